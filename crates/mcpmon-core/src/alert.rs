@@ -1,0 +1,393 @@
+//! Alerts, their states, and the port of those who deliver them.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::rule::Scope;
+use crate::service::ServiceName;
+use crate::status::Level;
+use crate::time::Timestamp;
+
+/// The schema every alert names.
+pub const ALERT_SCHEMA: &str = "mcpmon/alert/v1";
+
+/// What a rule found about one subject, from firing to resolved. This JSON is what every handler,
+/// webhook, export and API gives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alert {
+    /// Always [`ALERT_SCHEMA`].
+    #[serde(default = "alert_schema")]
+    pub schema: String,
+    /// Unique, and the same from firing to resolved.
+    pub id: String,
+    /// The rule.
+    pub rule_name: String,
+    /// What the rule looks at.
+    pub scope: Scope,
+    /// The service, for scope `service` and `tool`.
+    pub service_name: Option<ServiceName>,
+    /// The tool, for scope `tool`.
+    pub tool_name: Option<String>,
+    /// How bad it is.
+    pub level: Level,
+    /// What happened, rendered. May hold text from the server: escape it where it goes.
+    pub message: String,
+    /// When it fired.
+    pub timestamp: Timestamp,
+    /// When it ended.
+    pub resolved_at: Option<Timestamp>,
+    /// The snapshot that fired it: `ServiceMetrics`, `ToolMetrics` or `SystemMetrics`.
+    pub metrics: Value,
+    /// The service's failure at that moment.
+    pub failure: Option<Failure>,
+    /// The service's labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+fn alert_schema() -> String {
+    ALERT_SCHEMA.to_owned()
+}
+
+impl Alert {
+    /// The rule and subject it is about.
+    pub fn key(&self) -> AlertKey {
+        AlertKey {
+            rule: self.rule_name.clone(),
+            service: self.service_name.clone(),
+            tool: self.tool_name.clone(),
+        }
+    }
+}
+
+/// Which state an alert belongs to: one per rule and subject.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AlertKey {
+    /// The rule's name.
+    pub rule: String,
+    /// The service; `None` for the host.
+    pub service: Option<ServiceName>,
+    /// The tool.
+    pub tool: Option<String>,
+}
+
+impl fmt::Display for AlertKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.rule)?;
+        for part in [
+            self.service.as_ref().map(ServiceName::as_str),
+            self.tool.as_deref(),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            write!(f, "/{part}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where an alert stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum AlertPhase {
+    /// Its condition does not hold.
+    #[default]
+    Inactive,
+    /// It holds, but not for long enough yet.
+    Pending,
+    /// It fires.
+    Firing,
+    /// It ended.
+    Resolved,
+    /// It changes too often to say either.
+    Flapping,
+    /// It would fire, but a dependency is down.
+    Suppressed,
+}
+
+impl AlertPhase {
+    /// The contract's spelling.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inactive => "inactive",
+            Self::Pending => "pending",
+            Self::Firing => "firing",
+            Self::Resolved => "resolved",
+            Self::Flapping => "flapping",
+            Self::Suppressed => "suppressed",
+        }
+    }
+}
+
+/// A rule's standing towards one subject; stored, so that a restart neither repeats nor forgets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AlertState {
+    /// Rule and subject.
+    pub key: AlertKey,
+    /// Where it stands.
+    pub phase: AlertPhase,
+    /// Since when.
+    pub since: Timestamp,
+    /// The open alert, or the last one.
+    pub alert: Option<Alert>,
+    /// When a firing notice was last queued; the cooldown runs from here.
+    #[serde(default)]
+    pub last_notified: Option<Timestamp>,
+    /// Whether the open alert was told to anyone: what was never told is never told as recovered.
+    #[serde(default)]
+    pub told: bool,
+    /// Since when the condition has ended although it fires on (`keep_firing`).
+    #[serde(default)]
+    pub ended: Option<Timestamp>,
+    /// Who took it on, and until when nobody need be reminded.
+    #[serde(default)]
+    pub acknowledged: Option<Acknowledgement>,
+}
+
+impl AlertState {
+    /// A rule that has found nothing yet.
+    pub fn new(key: AlertKey, now: Timestamp) -> Self {
+        Self {
+            key,
+            phase: AlertPhase::Inactive,
+            since: now,
+            alert: None,
+            last_notified: None,
+            told: false,
+            ended: None,
+            acknowledged: None,
+        }
+    }
+}
+
+/// Someone took an alert on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    /// Who.
+    pub by: String,
+    /// What they said.
+    pub comment: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A time-boxed mute by label; the alerts still exist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// Unique.
+    pub id: String,
+    /// What must be equal: a label, or `service_name`, `rule_name`, `tool_name`, `level`.
+    pub matchers: BTreeMap<String, String>,
+    /// From when.
+    pub starts_at: Timestamp,
+    /// Until when.
+    pub ends_at: Timestamp,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub comment: String,
+}
+
+/// What a notification says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum NotificationKind {
+    /// It fires.
+    Firing,
+    /// It ended.
+    Resolved,
+    /// It still fires.
+    Reminder,
+    /// Several at once.
+    Digest,
+    /// Somebody tries the handler.
+    Test,
+}
+
+impl NotificationKind {
+    /// The contract's spelling.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Resolved => "resolved",
+            Self::Reminder => "reminder",
+            Self::Digest => "digest",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// One message to one handler, about one alert or several.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Notification {
+    /// The same for every attempt at the same message, and for nothing else: whoever gets it twice
+    /// can tell.
+    pub key: String,
+    /// What it says.
+    pub kind: NotificationKind,
+    /// What it is about; never empty.
+    pub alerts: Vec<Alert>,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+}
+
+impl Notification {
+    /// A first attempt.
+    pub fn new(key: impl Into<String>, kind: NotificationKind, alerts: Vec<Alert>) -> Self {
+        Self {
+            key: key.into(),
+            kind,
+            alerts,
+            attempt: 1,
+        }
+    }
+
+    /// The same message, tried again.
+    #[must_use]
+    pub fn at_attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt;
+        self
+    }
+
+    /// The worst level in it.
+    pub fn level(&self) -> Level {
+        self.alerts
+            .iter()
+            .map(|alert| alert.level)
+            .max()
+            .unwrap_or(Level::Info)
+    }
+}
+
+/// The far side took a notification.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// What the far side calls it, if it said.
+    pub id: Option<String>,
+}
+
+impl Receipt {
+    /// Taken, without a word.
+    pub fn accepted() -> Self {
+        Self::default()
+    }
+
+    /// Taken, under this id.
+    pub fn with_id(id: impl Into<String>) -> Self {
+        Self {
+            id: Some(id.into()),
+        }
+    }
+}
+
+/// The far side did not take a notification.
+#[derive(Debug)]
+pub struct DeliveryError {
+    transient: bool,
+    retry_after: Option<Duration>,
+    source: Box<dyn StdError + Send + Sync>,
+}
+
+impl DeliveryError {
+    /// Trying later may help.
+    pub fn transient(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            transient: true,
+            retry_after: None,
+            source: source.into(),
+        }
+    }
+
+    /// Trying again will not help.
+    pub fn permanent(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            transient: false,
+            retry_after: None,
+            source: source.into(),
+        }
+    }
+
+    /// The far side said how long to wait.
+    #[must_use]
+    pub fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Whether trying later may help.
+    pub fn is_transient(&self) -> bool {
+        self.transient
+    }
+
+    /// How long the far side asked to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl fmt::Display for DeliveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.source)?;
+        let mut cause = self.source.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl StdError for DeliveryError {}
+
+/// Tells somebody. Knows nothing of retry, silence or cooldown: the pipeline does.
+#[async_trait]
+pub trait Handler: Send + Sync {
+    /// The configured name, for routes, messages and metrics.
+    fn name(&self) -> &str;
+
+    /// Delivers one notification (one alert, or a digest of several), once.
+    ///
+    /// The caller retries, times out, and drops the future to cancel it. After a crash the same
+    /// notification may come again under the same key, so the message should be safe to repeat.
+    ///
+    /// # Errors
+    ///
+    /// [`DeliveryError::transient`] if trying later may help, [`DeliveryError::permanent`] if not.
+    async fn deliver(&self, notification: &Notification) -> Result<Receipt, DeliveryError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_error_tells_its_whole_cause() {
+        let io = std::io::Error::other("connection refused");
+        let error = DeliveryError::transient(io).after(Duration::from_secs(7));
+        assert_eq!(error.to_string(), "connection refused");
+        assert!(error.is_transient());
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+        assert!(!DeliveryError::permanent("no such user").is_transient());
+    }
+
+    #[test]
+    fn a_key_reads_as_a_path() {
+        let key = AlertKey {
+            rule: "slow".into(),
+            service: Some("a".into()),
+            tool: None,
+        };
+        assert_eq!(key.to_string(), "slow/a");
+    }
+}

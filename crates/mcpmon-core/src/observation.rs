@@ -1,0 +1,200 @@
+//! What one run of a probe saw. Being unable to reach a service is a measurement, not an error.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::failure::{Failure, Finding};
+use crate::metrics::ProcessMetrics;
+use crate::status::{Era, Status};
+
+/// What a probe is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Question {
+    /// The era's cheapest proof of life, on a session that is held.
+    Heartbeat,
+    /// Reach it, shake hands if need be, time one request.
+    Health,
+    /// A health check, and all its lists read.
+    List,
+    /// The configured calls.
+    Functional,
+    /// What it depends on.
+    Dependency,
+}
+
+impl Question {
+    /// The contract's spelling.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Heartbeat => "heartbeat",
+            Self::Health => "health",
+            Self::List => "list",
+            Self::Functional => "functional",
+            Self::Dependency => "dependency",
+        }
+    }
+}
+
+/// How long each part of a check took, in milliseconds; a part that was not run has no time.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Phases {
+    /// Starting the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spawn_ms: Option<f64>,
+    /// Resolving the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns_ms: Option<f64>,
+    /// Opening the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_ms: Option<f64>,
+    /// The TLS handshake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_ms: Option<f64>,
+    /// First request written to first answer parsed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handshake_ms: Option<f64>,
+    /// Reading every page of the lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list_ms: Option<f64>,
+}
+
+/// Who the server says it is. Untrusted text.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ServerIdentity {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// What a conversation established about a service; changes seldom.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Conversation {
+    /// The revision spoken.
+    pub protocol_version: Option<String>,
+    /// The era spoken.
+    pub era: Option<Era>,
+    /// Who answered.
+    pub server: Option<ServerIdentity>,
+}
+
+/// One tool, prompt or resource as the server lists it. Untrusted text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListedItem {
+    /// The name it is called by (a resource's URI).
+    pub name: String,
+    /// The whole definition as it came, capped.
+    pub definition: Value,
+}
+
+/// All lists of a service, read to the end.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Lists {
+    /// Its tools, in the server's order.
+    pub tools: Vec<ListedItem>,
+    /// Its prompts.
+    pub prompts: Vec<ListedItem>,
+    /// Its resources.
+    pub resources: Vec<ListedItem>,
+    /// SHA-256 over the canonical form of name, title, description, schemas and annotations of
+    /// every item, in hexadecimal; equal lists have equal hashes whatever order or spacing they
+    /// came in.
+    pub hash: String,
+}
+
+/// Whether the service was found well.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It answered rightly.
+    Answered,
+    /// It did not, because.
+    Failed(Failure),
+}
+
+/// What one question to a probe saw, with no time of day on it yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    /// Well, or why not.
+    pub outcome: Outcome,
+    /// What is odd about it.
+    pub findings: Vec<Finding>,
+    /// One whole request on a ready session: written to matching answer parsed. Never a process's
+    /// first answer.
+    pub latency: Option<Duration>,
+    /// The whole check.
+    pub total: Duration,
+    /// Its parts.
+    pub phases: Phases,
+    /// Revision, era and identity, as far as the conversation got.
+    pub conversation: Conversation,
+    /// Every list, when the question was [`Question::List`].
+    pub lists: Option<Lists>,
+    /// Number of tools last listed on this session, if any were.
+    pub tools_count: Option<u32>,
+    /// Whether a process was started for this check (or started again).
+    pub restarted: bool,
+    /// Sessions this probe holds open now; `None` where that cannot be known.
+    pub active_connections: Option<u32>,
+    /// The service's process tree, for a stdio service.
+    pub process: Option<ProcessMetrics>,
+    /// How long the server asked to be left alone (`Retry-After`), already bounded.
+    pub retry_after: Option<Duration>,
+    /// How long the server says its lists stay good (`ttlMs`), already bounded.
+    pub list_ttl: Option<Duration>,
+}
+
+impl Observation {
+    /// An observation with this outcome and nothing else known yet.
+    pub fn new(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            findings: Vec::new(),
+            latency: None,
+            total: Duration::ZERO,
+            phases: Phases::default(),
+            conversation: Conversation::default(),
+            lists: None,
+            tools_count: None,
+            restarted: false,
+            active_connections: None,
+            process: None,
+            retry_after: None,
+            list_ttl: None,
+        }
+    }
+
+    /// The service answered.
+    pub fn answered() -> Self {
+        Self::new(Outcome::Answered)
+    }
+
+    /// The service was not found well.
+    pub fn failed(failure: Failure) -> Self {
+        Self::new(Outcome::Failed(failure))
+    }
+
+    /// Why it was not found well.
+    pub fn failure(&self) -> Option<&Failure> {
+        match &self.outcome {
+            Outcome::Answered => None,
+            Outcome::Failed(failure) => Some(failure),
+        }
+    }
+
+    /// The status this one check alone gives the service.
+    pub fn raw_status(&self) -> Status {
+        match &self.outcome {
+            Outcome::Failed(failure) => failure.code.status(),
+            Outcome::Answered if self.findings.iter().any(|f| f.code.is_degrading()) => {
+                Status::Degraded
+            }
+            Outcome::Answered => Status::Running,
+        }
+    }
+}
