@@ -80,12 +80,9 @@ pub struct AlertKey {
 impl fmt::Display for AlertKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.rule)?;
-        for part in [
-            self.service.as_ref().map(ServiceName::as_str),
-            self.tool.as_deref(),
-        ]
-        .into_iter()
-        .flatten()
+        for part in [self.service.as_ref().map(ServiceName::as_str), self.tool.as_deref()]
+            .into_iter()
+            .flatten()
         {
             write!(f, "/{part}")?;
         }
@@ -144,6 +141,10 @@ pub struct AlertState {
     /// Whether the open alert was told to anyone: what was never told is never told as recovered.
     #[serde(default)]
     pub told: bool,
+    /// The handlers it was told to: whoever heard of the alert hears of its end, whatever the
+    /// routes say by then.
+    #[serde(default)]
+    pub told_to: Vec<String>,
     /// Since when the condition has ended although it fires on (`keep_firing`).
     #[serde(default)]
     pub ended: Option<Timestamp>,
@@ -162,6 +163,7 @@ impl AlertState {
             alert: None,
             last_notified: None,
             told: false,
+            told_to: Vec::new(),
             ended: None,
             acknowledged: None,
         }
@@ -244,12 +246,7 @@ pub struct Notification {
 impl Notification {
     /// A first attempt.
     pub fn new(key: impl Into<String>, kind: NotificationKind, alerts: Vec<Alert>) -> Self {
-        Self {
-            key: key.into(),
-            kind,
-            alerts,
-            attempt: 1,
-        }
+        Self { key: key.into(), kind, alerts, attempt: 1 }
     }
 
     /// The same message, tried again.
@@ -261,11 +258,7 @@ impl Notification {
 
     /// The worst level in it.
     pub fn level(&self) -> Level {
-        self.alerts
-            .iter()
-            .map(|alert| alert.level)
-            .max()
-            .unwrap_or(Level::Info)
+        self.alerts.iter().map(|alert| alert.level).max().unwrap_or(Level::Info)
     }
 }
 
@@ -285,9 +278,7 @@ impl Receipt {
 
     /// Taken, under this id.
     pub fn with_id(id: impl Into<String>) -> Self {
-        Self {
-            id: Some(id.into()),
-        }
+        Self { id: Some(id.into()) }
     }
 }
 
@@ -302,20 +293,12 @@ pub struct DeliveryError {
 impl DeliveryError {
     /// Trying later may help.
     pub fn transient(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self {
-            transient: true,
-            retry_after: None,
-            source: source.into(),
-        }
+        Self { transient: true, retry_after: None, source: source.into() }
     }
 
     /// Trying again will not help.
     pub fn permanent(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self {
-            transient: false,
-            retry_after: None,
-            source: source.into(),
-        }
+        Self { transient: false, retry_after: None, source: source.into() }
     }
 
     /// The far side said how long to wait.
@@ -383,11 +366,7 @@ mod tests {
 
     #[test]
     fn a_key_reads_as_a_path() {
-        let key = AlertKey {
-            rule: "slow".into(),
-            service: Some("a".into()),
-            tool: None,
-        };
+        let key = AlertKey { rule: "slow".into(), service: Some("a".into()), tool: None };
         assert_eq!(key.to_string(), "slow/a");
     }
 }

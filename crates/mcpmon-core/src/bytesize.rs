@@ -40,9 +40,7 @@ impl FromStr for ByteSize {
     type Err = ParseByteSizeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || ParseByteSizeError {
-            text: text.to_owned(),
-        };
+        let error = || ParseByteSizeError { text: text.to_owned() };
         let lower = text.trim().to_ascii_lowercase();
         let (number, factor) = UNITS
             .iter()
@@ -72,10 +70,7 @@ impl fmt::Display for ByteSize {
         match exact {
             Some(("b", _)) | None => write!(f, "{}", self.0),
             Some((unit, factor)) => {
-                let unit = unit
-                    .to_ascii_uppercase()
-                    .replace("IB", "iB")
-                    .replace("KB", "kB");
+                let unit = unit.to_ascii_uppercase().replace("IB", "iB").replace("KB", "kB");
                 write!(f, "{}{unit}", self.0 / factor)
             }
         }
@@ -122,12 +117,7 @@ mod tests {
 
     #[test]
     fn reads_and_writes_units() {
-        let cases = [
-            ("16MB", 16_000_000),
-            ("512MiB", 512 << 20),
-            ("1.5kB", 1_500),
-            ("7", 7),
-        ];
+        let cases = [("16MB", 16_000_000), ("512MiB", 512 << 20), ("1.5kB", 1_500), ("7", 7)];
         for (text, bytes) in cases {
             assert_eq!(text.parse::<ByteSize>().unwrap().0, bytes, "{text}");
         }

@@ -33,10 +33,7 @@ pub enum CallOutcome {
 impl CallOutcome {
     /// Whether it counts against the service.
     pub const fn is_failure(self) -> bool {
-        matches!(
-            self,
-            Self::ToolError | Self::RpcError | Self::TransportError | Self::Lost
-        )
+        matches!(self, Self::ToolError | Self::RpcError | Self::TransportError | Self::Lost)
     }
 }
 

@@ -79,11 +79,7 @@ pub struct ServiceReport {
 impl ServiceReport {
     /// A service that was asked once: its status is the raw result.
     pub fn of_check(service: ServiceName, transport: &str, observation: &Observation) -> Self {
-        let Conversation {
-            protocol_version,
-            era,
-            server,
-        } = observation.conversation.clone();
+        let Conversation { protocol_version, era, server } = observation.conversation.clone();
         Self {
             service,
             transport: transport.to_owned(),
@@ -122,11 +118,7 @@ impl ServiceReport {
     pub fn of_stored(stored: &StoredService) -> Self {
         let facts = &stored.facts;
         let last = stored.last_check.as_ref();
-        let Conversation {
-            protocol_version,
-            era,
-            server,
-        } = facts.conversation.clone();
+        let Conversation { protocol_version, era, server } = facts.conversation.clone();
         Self {
             service: facts.service.clone(),
             transport: facts.transport.clone(),
@@ -145,9 +137,7 @@ impl ServiceReport {
 
     /// Failing first, then by name.
     pub fn order(&self) -> (usize, ServiceName) {
-        let rank = Status::WORST_FIRST
-            .iter()
-            .position(|status| *status == self.status);
+        let rank = Status::WORST_FIRST.iter().position(|status| *status == self.status);
         (rank.unwrap_or(usize::MAX), self.service.clone())
     }
 }
@@ -190,12 +180,7 @@ impl CheckReport {
     pub fn new(checked_at: Timestamp, mut services: Vec<ServiceReport>) -> Self {
         services.sort_by_cached_key(ServiceReport::order);
         let summary = services.iter().map(|service| service.status).collect();
-        Self {
-            schema: Self::SCHEMA.to_owned(),
-            checked_at,
-            summary,
-            services,
-        }
+        Self { schema: Self::SCHEMA.to_owned(), checked_at, summary, services }
     }
 }
 
@@ -282,11 +267,7 @@ impl StatusReport {
             at: snapshot.at,
             window: crate::duration::format(window),
             monitor: snapshot.monitor.clone(),
-            summary: snapshot
-                .services
-                .iter()
-                .map(|service| service.check.status)
-                .collect(),
+            summary: snapshot.services.iter().map(|service| service.check.status).collect(),
             services: snapshot.services.clone(),
             host: snapshot.host.clone(),
             alerts: snapshot.alerts.clone(),
@@ -309,9 +290,6 @@ impl AlertsReport {
 
     /// The contract's form of these alerts.
     pub fn new(alerts: Vec<AlertRecord>) -> Self {
-        Self {
-            schema: Self::SCHEMA.to_owned(),
-            alerts,
-        }
+        Self { schema: Self::SCHEMA.to_owned(), alerts }
     }
 }

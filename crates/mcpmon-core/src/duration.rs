@@ -18,9 +18,7 @@ pub struct ParseDurationError {
 ///
 /// When a unit is missing or unknown, a number is negative, or the sum is out of range.
 pub fn parse(text: &str) -> Result<Duration, ParseDurationError> {
-    let error = || ParseDurationError {
-        text: text.to_owned(),
-    };
+    let error = || ParseDurationError { text: text.to_owned() };
     let trimmed = text.trim();
     if let Ok(seconds) = trimmed.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|_| error());
@@ -31,13 +29,9 @@ pub fn parse(text: &str) -> Result<Duration, ParseDurationError> {
         return Err(error());
     }
     while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .ok_or_else(error)?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(error)?;
         let (number, tail) = rest.split_at(digits);
-        let unit_len = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
+        let unit_len = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_len);
         let number: f64 = number.parse().map_err(|_| error())?;
         let factor = match unit.trim() {
@@ -64,11 +58,7 @@ pub fn format(span: Duration) -> String {
     if whole == 0 {
         return "0s".to_owned();
     }
-    let parts = [
-        (whole / 86_400, "d"),
-        (whole / 3_600 % 24, "h"),
-        (whole / 60 % 60, "m"),
-    ];
+    let parts = [(whole / 86_400, "d"), (whole / 3_600 % 24, "h"), (whole / 60 % 60, "m")];
     let mut text = String::new();
     for (count, unit) in parts {
         if count > 0 {
@@ -154,11 +144,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, millis: Option<u64>) {
-        assert_eq!(
-            parse(text).ok(),
-            millis.map(Duration::from_millis),
-            "{text}"
-        );
+        assert_eq!(parse(text).ok(), millis.map(Duration::from_millis), "{text}");
     }
 
     #[test]

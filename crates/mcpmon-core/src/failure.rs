@@ -441,11 +441,7 @@ pub struct Finding {
 impl Finding {
     /// A finding without evidence yet.
     pub fn new(code: FindingCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            evidence: Evidence::new(),
-        }
+        Self { code, message: message.into(), evidence: Evidence::new() }
     }
 
     /// Adds one fact.
@@ -470,10 +466,7 @@ mod tests {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
             assert_eq!(code.as_str().parse(), Ok(*code));
         }
-        assert_eq!(
-            serde_json::to_value(Phase::Handshake).unwrap(),
-            Phase::Handshake.as_str()
-        );
+        assert_eq!(serde_json::to_value(Phase::Handshake).unwrap(), Phase::Handshake.as_str());
     }
 
     #[test]
@@ -481,10 +474,7 @@ mod tests {
         for code in FailureCode::ALL {
             let degraded = code.status() == Status::Degraded;
             assert_eq!(degraded, *code == FailureCode::RateLimited, "{code}");
-            assert!(!matches!(
-                code.status(),
-                Status::Running | Status::Paused | Status::Starting
-            ));
+            assert!(!matches!(code.status(), Status::Running | Status::Paused | Status::Starting));
         }
     }
 }

@@ -133,6 +133,9 @@ pub enum CommandError {
     /// A service of this name is watched already.
     #[error("there is a service `{0}` already")]
     ServiceExists(ServiceName),
+    /// This monitor does not know how.
+    #[error("this monitor cannot {0} yet")]
+    Unsupported(&'static str),
     /// The monitor has stopped.
     #[error("the monitor has stopped")]
     Stopped,

@@ -96,14 +96,7 @@ impl<'a> RuleContext<'a> {
     /// A context of numbers alone.
     pub fn new(subject: Subject<'a>, now: Timestamp) -> Self {
         static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
-        Self {
-            subject,
-            labels: &NO_LABELS,
-            limits: None,
-            failure_code: None,
-            firing: false,
-            now,
-        }
+        Self { subject, labels: &NO_LABELS, limits: None, failure_code: None, firing: false, now }
     }
 }
 
@@ -124,8 +117,8 @@ pub struct RulePolicy {
     pub hold: Duration,
     /// How long it fires on after the condition ended.
     pub keep_firing: Duration,
-    /// Least time between two notices for one subject.
-    pub cooldown: Duration,
+    /// Least time between two notices for one subject; `None`: the monitor's `alert_cooldown`.
+    pub cooldown: Option<Duration>,
     /// The span the numbers are over.
     pub window: Duration,
 }
@@ -135,7 +128,7 @@ impl Default for RulePolicy {
         Self {
             hold: Duration::ZERO,
             keep_firing: Duration::ZERO,
-            cooldown: crate::settings::AlertConfig::default().cooldown,
+            cooldown: None,
             window: crate::window::DEFAULT_WINDOW,
         }
     }

@@ -71,9 +71,7 @@ pub struct Redactor {
 
 impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redactor")
-            .field("needles", &self.needles.len())
-            .finish()
+        f.debug_struct("Redactor").field("needles", &self.needles.len()).finish()
     }
 }
 
@@ -96,9 +94,7 @@ impl Redactor {
         }
         needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         needles.dedup();
-        Self {
-            needles: Arc::new(needles),
-        }
+        Self { needles: Arc::new(needles) }
     }
 
     /// The text with every secret replaced by [`REDACTED`].
@@ -203,10 +199,7 @@ mod tests {
         for form in forms {
             let out = redactor.redact(&format!("before {form} after"));
             assert!(out.contains(REDACTED), "{form} was left in {out}");
-            assert!(
-                out.starts_with("before ") && out.ends_with(" after"),
-                "{out}"
-            );
+            assert!(out.starts_with("before ") && out.ends_with(" after"), "{out}");
         }
     }
 

@@ -298,10 +298,7 @@ impl ServiceSpec {
 
     /// A service reached at a URL.
     pub fn http(name: impl Into<ServiceName>, url: impl Into<String>) -> Self {
-        let spec = HttpSpec {
-            url: url.into(),
-            headers: BTreeMap::new(),
-        };
+        let spec = HttpSpec { url: url.into(), headers: BTreeMap::new() };
         Self::new(name, Transport::Http(spec))
     }
 

@@ -64,10 +64,7 @@ impl LatencySketch {
 
     fn add(&mut self, bucket: u16, count: u32) {
         self.count += u64::from(count);
-        match self
-            .buckets
-            .binary_search_by_key(&bucket, |(known, _)| *known)
-        {
+        match self.buckets.binary_search_by_key(&bucket, |(known, _)| *known) {
             Ok(at) => self.buckets[at].1 = self.buckets[at].1.saturating_add(count),
             Err(at) => self.buckets.insert(at, (bucket, count)),
         }

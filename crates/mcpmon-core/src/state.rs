@@ -136,21 +136,14 @@ impl ServiceState {
     /// Counts a raw result and says which status follows.
     fn count(&mut self, raw: Status, limits: &ServiceLimits) -> Status {
         let undecided = !self.seen
-            || matches!(
-                self.status,
-                Status::Unknown | Status::Starting | Status::Paused
-            );
+            || matches!(self.status, Status::Unknown | Status::Starting | Status::Paused);
         match raw {
             Status::Running => {
                 self.consecutive_failures = 0;
                 self.consecutive_unknowns = 0;
                 self.consecutive_successes = self.consecutive_successes.saturating_add(1);
                 let enough = self.consecutive_successes >= limits.max_consecutive_successes;
-                if undecided || enough || self.status.is_available() {
-                    raw
-                } else {
-                    self.status
-                }
+                if undecided || enough || self.status.is_available() { raw } else { self.status }
             }
             // Rate limiting is neither a failure nor a success: the service is there.
             Status::Degraded => {
@@ -158,20 +151,12 @@ impl ServiceState {
                 self.consecutive_unknowns = 0;
                 self.consecutive_successes = self.consecutive_successes.saturating_add(1);
                 let enough = self.consecutive_successes >= limits.max_consecutive_successes;
-                if undecided || enough || self.status.is_available() {
-                    raw
-                } else {
-                    self.status
-                }
+                if undecided || enough || self.status.is_available() { raw } else { self.status }
             }
             Status::Unknown | Status::Starting | Status::Paused => {
                 self.consecutive_unknowns = self.consecutive_unknowns.saturating_add(1);
                 let enough = self.consecutive_unknowns >= limits.max_consecutive_failures;
-                if undecided || enough {
-                    Status::Unknown
-                } else {
-                    self.status
-                }
+                if undecided || enough { Status::Unknown } else { self.status }
             }
             Status::Stopped | Status::Error | Status::AuthRequired => {
                 self.consecutive_successes = 0;
@@ -179,11 +164,7 @@ impl ServiceState {
                 self.consecutive_failures = self.consecutive_failures.saturating_add(1);
                 let enough = self.consecutive_failures >= limits.max_consecutive_failures;
                 let failing = self.status.is_down() || self.status == Status::AuthRequired;
-                if undecided || enough || failing {
-                    raw
-                } else {
-                    self.status
-                }
+                if undecided || enough || failing { raw } else { self.status }
             }
         }
     }
@@ -233,8 +214,7 @@ mod tests {
             '.' => Observation::answered(),
             '~' => {
                 let mut slow = Observation::answered();
-                slow.findings
-                    .push(Finding::new(FindingCode::SlowResponse, "slow"));
+                slow.findings.push(Finding::new(FindingCode::SlowResponse, "slow"));
                 slow
             }
             'x' => failed(FailureCode::ConnectionRefused),
@@ -314,23 +294,13 @@ mod tests {
         let limits = ServiceLimits::default();
         let mut state = ServiceState::new(Timestamp::default());
         let at = Timestamp::from_millis(5);
-        let change = state
-            .observe(&service, &observation('x'), &limits, at)
-            .unwrap();
-        assert_eq!(
-            (change.from, change.status),
-            (Status::Unknown, Status::Stopped)
-        );
+        let change = state.observe(&service, &observation('x'), &limits, at).unwrap();
+        assert_eq!((change.from, change.status), (Status::Unknown, Status::Stopped));
         assert_eq!(change.since, at);
         assert_eq!(change.failure.unwrap().code, FailureCode::ConnectionRefused);
         let later = Timestamp::from_millis(9);
-        assert_eq!(
-            state.observe(&service, &observation('x'), &limits, later),
-            None
-        );
-        let change = state
-            .observe(&service, &observation('e'), &limits, later)
-            .unwrap();
+        assert_eq!(state.observe(&service, &observation('x'), &limits, later), None);
+        let change = state.observe(&service, &observation('e'), &limits, later).unwrap();
         assert_eq!(change.since, later);
     }
 }

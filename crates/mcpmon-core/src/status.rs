@@ -128,10 +128,7 @@ pub struct UnknownWord {
 
 impl UnknownWord {
     pub(crate) fn new(word: &str, what: &'static str) -> Self {
-        Self {
-            word: word.to_owned(),
-            what,
-        }
+        Self { word: word.to_owned(), what }
     }
 }
 

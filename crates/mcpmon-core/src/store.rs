@@ -275,19 +275,12 @@ impl RecordQuery {
 
     /// Everything of one service since a moment.
     pub fn of(service: ServiceName) -> Self {
-        Self {
-            service: Some(service),
-            limit: Self::LARGEST_PAGE,
-            ..Self::default()
-        }
+        Self { service: Some(service), limit: Self::LARGEST_PAGE, ..Self::default() }
     }
 
     /// Everything of every service.
     pub fn all() -> Self {
-        Self {
-            limit: Self::LARGEST_PAGE,
-            ..Self::default()
-        }
+        Self { limit: Self::LARGEST_PAGE, ..Self::default() }
     }
 
     /// Only from this moment on.
@@ -515,6 +508,8 @@ pub struct AlertQuery {
     pub active: bool,
     /// Only those that fired or ended from this moment on.
     pub since: Option<Timestamp>,
+    /// Only those that fired before this moment; also how a long history is paged.
+    pub until: Option<Timestamp>,
     /// Only of this service.
     pub service: Option<ServiceName>,
     /// At most so many.

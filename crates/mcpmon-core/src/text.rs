@@ -14,10 +14,7 @@ pub fn truncate(text: &str, max: usize) -> String {
     match text.char_indices().nth(max) {
         None => text.to_owned(),
         Some(_) => {
-            let end = text
-                .char_indices()
-                .nth(max.saturating_sub(1))
-                .map_or(0, |(at, _)| at);
+            let end = text.char_indices().nth(max.saturating_sub(1)).map_or(0, |(at, _)| at);
             format!("{}…", &text[..end])
         }
     }
@@ -81,15 +78,8 @@ pub fn for_html(text: &str) -> String {
 /// the CSV writer. Numbers keep their sign.
 pub fn for_csv(text: &str) -> String {
     let clean = for_terminal(text);
-    let formula = matches!(
-        text.chars().next(),
-        Some('=' | '+' | '-' | '@' | '\t' | '\r')
-    );
-    if formula && clean.parse::<f64>().is_err() {
-        format!("'{clean}")
-    } else {
-        clean
-    }
+    let formula = matches!(text.chars().next(), Some('=' | '+' | '-' | '@' | '\t' | '\r'));
+    if formula && clean.parse::<f64>().is_err() { format!("'{clean}") } else { clean }
 }
 
 /// The value of one mail or HTTP header: never a line break, capped at 200 characters.
@@ -117,13 +107,7 @@ pub fn for_file_name(text: &str) -> String {
     let mut name: String = text
         .chars()
         .take(100)
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') {
-                c
-            } else {
-                '_'
-            }
-        })
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' })
         .collect();
     if name.is_empty() || name.starts_with('.') {
         name.insert(0, '_');

@@ -68,9 +68,7 @@ impl FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse::<jiff::Timestamp>()
             .map(|at| Self(at.as_millisecond()))
-            .map_err(|_| ParseTimestampError {
-                text: text.to_owned(),
-            })
+            .map_err(|_| ParseTimestampError { text: text.to_owned() })
     }
 }
 

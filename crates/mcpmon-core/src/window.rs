@@ -83,15 +83,9 @@ impl Window {
             self.last_good = self.last_good.max(Some(at));
         }
         let ticks = latency.map_or(NO_LATENCY, |latency| {
-            u32::try_from(latency.as_micros() / 10)
-                .unwrap_or(NO_LATENCY - 1)
-                .min(NO_LATENCY - 1)
+            u32::try_from(latency.as_micros() / 10).unwrap_or(NO_LATENCY - 1).min(NO_LATENCY - 1)
         });
-        self.entries.push_back(Entry {
-            at: at.as_millis(),
-            latency: ticks,
-            status,
-        });
+        self.entries.push_back(Entry { at: at.as_millis(), latency: ticks, status });
         if self.reach > RING_SPAN {
             self.aggregate(at, status, latency);
         }
@@ -179,15 +173,8 @@ impl Window {
 
     fn aggregate(&mut self, at: Timestamp, status: Status, latency: Option<Duration>) {
         let starts_at = at.as_millis().div_euclid(60_000) * 60_000;
-        if self
-            .minutes
-            .back()
-            .is_none_or(|minute| minute.starts_at != starts_at)
-        {
-            self.minutes.push_back(Minute {
-                starts_at,
-                ..Minute::default()
-            });
+        if self.minutes.back().is_none_or(|minute| minute.starts_at != starts_at) {
+            self.minutes.push_back(Minute { starts_at, ..Minute::default() });
         }
         if let Some(minute) = self.minutes.back_mut() {
             minute.counted += u32::from(is_counted(status));
@@ -201,19 +188,11 @@ impl Window {
 
     fn forget_before(&mut self, now: Timestamp) {
         let ring_start = now.saturating_sub(self.reach.min(RING_SPAN)).as_millis();
-        while self
-            .entries
-            .front()
-            .is_some_and(|entry| entry.at < ring_start)
-        {
+        while self.entries.front().is_some_and(|entry| entry.at < ring_start) {
             self.entries.pop_front();
         }
         let minutes_start = now.saturating_sub(self.reach).as_millis() - 60_000;
-        while self
-            .minutes
-            .front()
-            .is_some_and(|minute| minute.starts_at < minutes_start)
-        {
+        while self.minutes.front().is_some_and(|minute| minute.starts_at < minutes_start) {
             self.minutes.pop_front();
         }
     }
@@ -222,12 +201,7 @@ impl Window {
         let start = now.saturating_sub(span).as_millis();
         let mut sums = Sums::default();
         let mut latencies = Vec::new();
-        for entry in self
-            .entries
-            .iter()
-            .rev()
-            .take_while(|entry| entry.at > start)
-        {
+        for entry in self.entries.iter().rev().take_while(|entry| entry.at > start) {
             sums.counted += u64::from(is_counted(entry.status));
             sums.failed += u64::from(is_failed(entry.status));
             sums.available += u64::from(entry.status.is_available());
@@ -253,12 +227,7 @@ impl Window {
         let start = now.saturating_sub(span).as_millis();
         let mut sums = Sums::default();
         let mut sketch = LatencySketch::default();
-        for minute in self
-            .minutes
-            .iter()
-            .rev()
-            .take_while(|minute| minute.starts_at > start)
-        {
+        for minute in self.minutes.iter().rev().take_while(|minute| minute.starts_at > start) {
             sums.counted += u64::from(minute.counted);
             sums.failed += u64::from(minute.failed);
             sums.available += u64::from(minute.available);
@@ -302,12 +271,7 @@ mod tests {
 
     fn metrics(window: &Window, span: u64, now: i64) -> ServiceMetrics {
         let state = ServiceState::new(Timestamp::default());
-        window.metrics(
-            &ServiceName::from("s"),
-            &state,
-            Duration::from_secs(span),
-            at(now),
-        )
+        window.metrics(&ServiceName::from("s"), &state, Duration::from_secs(span), at(now))
     }
 
     #[test]
@@ -341,11 +305,7 @@ mod tests {
     fn memory_is_bounded_by_the_reach() {
         let mut window = Window::new(LONGEST_WINDOW);
         for minute in 0..(48 * 60) {
-            window.record(
-                at(minute * 60),
-                Status::Running,
-                Some(Duration::from_millis(5)),
-            );
+            window.record(at(minute * 60), Status::Running, Some(Duration::from_millis(5)));
         }
         assert!(window.entries.len() <= 61);
         assert!(window.minutes.len() <= 24 * 60 + 2);

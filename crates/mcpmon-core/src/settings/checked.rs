@@ -98,9 +98,7 @@ fn within<E: Error>(value: f64, top: f64) -> Result<f64, E> {
     if value > 0.0 && value <= top {
         return Ok(value);
     }
-    Err(E::custom(format_args!(
-        "this must be above 0 and at most {top}, but is {value}"
-    )))
+    Err(E::custom(format_args!("this must be above 0 and at most {top}, but is {value}")))
 }
 
 /// A percentage above 0 and up to 100.

@@ -36,11 +36,7 @@ pub struct SettingsError {
 impl HandlerSettings {
     /// Settings of a handler of this kind without keys of its own.
     pub fn new(name: impl Into<String>, kind: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            kind: kind.into(),
-            ..Self::default()
-        }
+        Self { name: name.into(), kind: kind.into(), ..Self::default() }
     }
 
     /// Sets one of the kind's own keys.
@@ -57,8 +53,7 @@ impl HandlerSettings {
 
     /// Fills in a secret's value for `key`; it will be hidden wherever these settings are shown.
     pub fn resolve(&mut self, key: &str, secret: Secret) {
-        self.values
-            .insert(key.to_owned(), Value::from(secret.expose()));
+        self.values.insert(key.to_owned(), Value::from(secret.expose()));
         self.secrets.insert(key.to_owned(), secret);
     }
 
@@ -79,10 +74,7 @@ impl HandlerSettings {
 
     /// An error about these settings.
     pub fn error(&self, message: impl Into<String>) -> SettingsError {
-        SettingsError {
-            handler: self.name.clone(),
-            message: message.into(),
-        }
+        SettingsError { handler: self.name.clone(), message: message.into() }
     }
 }
 
@@ -113,18 +105,11 @@ impl<'de> Deserialize<'de> for HandlerSettings {
         let mut values = Map::deserialize(deserializer)?;
         let mut take = |key: &'static str| match values.remove(key) {
             Some(Value::String(text)) => Ok(text),
-            Some(_) => Err(D::Error::custom(format_args!(
-                "`{key}` of a handler must be text"
-            ))),
+            Some(_) => Err(D::Error::custom(format_args!("`{key}` of a handler must be text"))),
             None => Err(D::Error::missing_field(key)),
         };
         let (name, kind) = (take("name")?, take("type")?);
-        Ok(Self {
-            name,
-            kind,
-            values,
-            secrets: BTreeMap::new(),
-        })
+        Ok(Self { name, kind, values, secrets: BTreeMap::new() })
     }
 }
 

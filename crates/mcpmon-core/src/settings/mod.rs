@@ -47,10 +47,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<String, ServiceEntry>,
     /// A block pasted from a client's file: read as that client would, unknown keys ignored.
-    #[serde(
-        rename = "mcpServers",
-        skip_serializing_if = "serde_json::Map::is_empty"
-    )]
+    #[serde(rename = "mcpServers", skip_serializing_if = "serde_json::Map::is_empty")]
     pub mcp_servers: serde_json::Map<String, serde_json::Value>,
     /// Rules: new ones, and changes to built-in ones by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -74,8 +71,8 @@ impl Settings {
         ("monitoring.rollup_retention_days", "hourly rollups"),
         ("monitoring.max_database_size", "retention by size"),
         ("tool_monitoring.call_timeout", "functional checks"),
-        ("tool_monitoring.error_rate_threshold", "rules on tools"),
         ("tool_monitoring.slow_call_threshold", "rules on tools"),
+        ("services.*.call_timeout", "functional checks"),
         ("services.*.depends_on", "dependency checks"),
         ("services.*.functional", "functional checks"),
         ("services.*.remediation", "remediation"),
@@ -139,50 +136,17 @@ mod tests {
     fn unknown_keys_and_senseless_values_are_errors() {
         for (json, word) in [
             (serde_json::json!({ "monitorin": {} }), "monitorin"),
-            (
-                serde_json::json!({ "monitoring": { "check_intervall": 1 } }),
-                "check_intervall",
-            ),
-            (
-                serde_json::json!({ "monitoring": { "check_interval": "10ms" } }),
-                "1s",
-            ),
-            (
-                serde_json::json!({ "monitoring": { "check_interval": "soon" } }),
-                "soon",
-            ),
-            (
-                serde_json::json!({ "monitoring": { "health_check_retries": 0 } }),
-                "at least 1",
-            ),
-            (
-                serde_json::json!({ "monitoring": { "metrics_retention_days": -1 } }),
-                "-1",
-            ),
-            (
-                serde_json::json!({ "monitoring": { "health_check_timeout": 0 } }),
-                "longer than 0",
-            ),
-            (
-                serde_json::json!({ "performance_monitoring": { "cpu_threshold": 180 } }),
-                "100",
-            ),
-            (
-                serde_json::json!({ "tool_monitoring": { "error_rate_threshold": 10 } }),
-                "1",
-            ),
-            (
-                serde_json::json!({ "data_collection": { "export_format": "xml" } }),
-                "xml",
-            ),
-            (
-                serde_json::json!({ "service_monitoring": { "max_body": 0 } }),
-                "at least 1",
-            ),
-            (
-                serde_json::json!({ "services": { "a": { "comand": "x" } } }),
-                "comand",
-            ),
+            (serde_json::json!({ "monitoring": { "check_intervall": 1 } }), "check_intervall"),
+            (serde_json::json!({ "monitoring": { "check_interval": "10ms" } }), "1s"),
+            (serde_json::json!({ "monitoring": { "check_interval": "soon" } }), "soon"),
+            (serde_json::json!({ "monitoring": { "health_check_retries": 0 } }), "at least 1"),
+            (serde_json::json!({ "monitoring": { "metrics_retention_days": -1 } }), "-1"),
+            (serde_json::json!({ "monitoring": { "health_check_timeout": 0 } }), "longer than 0"),
+            (serde_json::json!({ "performance_monitoring": { "cpu_threshold": 180 } }), "100"),
+            (serde_json::json!({ "tool_monitoring": { "error_rate_threshold": 10 } }), "1"),
+            (serde_json::json!({ "data_collection": { "export_format": "xml" } }), "xml"),
+            (serde_json::json!({ "service_monitoring": { "max_body": 0 } }), "at least 1"),
+            (serde_json::json!({ "services": { "a": { "comand": "x" } } }), "comand"),
         ] {
             let error = read(json.clone()).unwrap_err();
             assert!(error.contains(word), "{json}: {error}");

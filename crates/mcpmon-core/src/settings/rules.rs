@@ -26,38 +26,22 @@ pub struct RuleSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
     /// The span its numbers are over; `5m` if not said, a day at most.
-    #[serde(
-        default,
-        with = "checked::optional_limit",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, with = "checked::optional_limit", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub window: Option<Duration>,
     /// How bad it is; `warning` if not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<Level>,
     /// How long the condition must hold before it fires; `0s` if not said.
-    #[serde(
-        default,
-        with = "crate::duration::optional",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, with = "crate::duration::optional", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub hold: Option<Duration>,
     /// How long it fires on after the condition ended; `0s` if not said.
-    #[serde(
-        default,
-        with = "crate::duration::optional",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, with = "crate::duration::optional", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub keep_firing: Option<Duration>,
     /// Least time between two notices; `monitoring.alert_cooldown` if not said.
-    #[serde(
-        default,
-        with = "crate::duration::optional",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, with = "crate::duration::optional", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub cooldown: Option<Duration>,
     /// Only services with all of these labels.

@@ -202,9 +202,9 @@ impl<'de> Deserialize<'de> for Disks {
                 match word {
                     "all" => Ok(Disks::All),
                     path if path.starts_with('/') => Ok(Disks::Paths(vec![path.to_owned()])),
-                    other => Err(E::custom(format_args!(
-                        "`{other}` is neither \"all\" nor a path"
-                    ))),
+                    other => {
+                        Err(E::custom(format_args!("`{other}` is neither \"all\" nor a path")))
+                    }
                 }
             }
 
@@ -291,10 +291,9 @@ impl<'de> Deserialize<'de> for LogLevel {
             "info" => Ok(Self::Info),
             "warn" | "warning" => Ok(Self::Warn),
             "error" => Ok(Self::Error),
-            _ => Err(D::Error::unknown_variant(
-                &word,
-                &["trace", "debug", "info", "warn", "error"],
-            )),
+            _ => {
+                Err(D::Error::unknown_variant(&word, &["trace", "debug", "info", "warn", "error"]))
+            }
         }
     }
 }

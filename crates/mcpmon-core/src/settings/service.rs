@@ -39,11 +39,7 @@ pub enum TransportKind {
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceEntry {
     /// How it is reached; else a command means stdio and a URL HTTP.
-    #[serde(
-        rename = "type",
-        alias = "transport",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "type", alias = "transport", skip_serializing_if = "Option::is_none")]
     pub kind: Option<TransportKind>,
     /// The program: a path, or a name looked up on `PATH`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,11 +48,7 @@ pub struct ServiceEntry {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
     /// Variables set for it.
-    #[serde(
-        alias = "environment",
-        alias = "envs",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(alias = "environment", alias = "envs", skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, SecretRef>,
     /// A file of `NAME=value` lines set for it.
     #[serde(alias = "envFile", skip_serializing_if = "Option::is_none")]
@@ -105,91 +97,52 @@ pub struct ServiceEntry {
     pub remediation: Option<RemediationSpec>,
 
     /// Instead of `monitoring.check_interval`.
-    #[serde(
-        with = "checked::optional_interval",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "checked::optional_interval", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub check_interval: Option<Duration>,
     /// Instead of `service_monitoring.status_check_interval`.
-    #[serde(
-        with = "checked::optional_interval",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "checked::optional_interval", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub status_check_interval: Option<Duration>,
     /// Instead of `service_monitoring.list_interval`.
-    #[serde(
-        with = "checked::optional_interval",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "checked::optional_interval", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub list_interval: Option<Duration>,
     /// Instead of `monitoring.health_check_timeout`.
-    #[serde(
-        with = "checked::optional_limit",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "checked::optional_limit", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub health_check_timeout: Option<Duration>,
     /// Instead of `monitoring.health_check_retries`.
-    #[serde(
-        deserialize_with = "checked::optional_count",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "checked::optional_count", skip_serializing_if = "Option::is_none")]
     pub health_check_retries: Option<u32>,
     /// Instead of `service_monitoring.connection_timeout`.
-    #[serde(
-        with = "checked::optional_limit",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "checked::optional_limit", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub connection_timeout: Option<Duration>,
     /// Instead of `service_monitoring.startup_timeout`.
-    #[serde(
-        with = "checked::optional_limit",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "checked::optional_limit", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub startup_timeout: Option<Duration>,
     /// Instead of `tool_monitoring.call_timeout`.
-    #[serde(
-        with = "checked::optional_limit",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "checked::optional_limit", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub call_timeout: Option<Duration>,
     /// Instead of `service_monitoring.max_consecutive_failures`.
-    #[serde(
-        deserialize_with = "checked::optional_count",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "checked::optional_count", skip_serializing_if = "Option::is_none")]
     pub max_consecutive_failures: Option<u32>,
     /// Instead of `service_monitoring.max_consecutive_successes`.
-    #[serde(
-        deserialize_with = "checked::optional_count",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "checked::optional_count", skip_serializing_if = "Option::is_none")]
     pub max_consecutive_successes: Option<u32>,
     /// Instead of `service_monitoring.max_body`.
-    #[serde(
-        deserialize_with = "checked::optional_size",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "checked::optional_size", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub max_body: Option<ByteSize>,
     /// Instead of `performance_monitoring.response_time_threshold`.
-    #[serde(
-        with = "checked::optional_limit",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "checked::optional_limit", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub response_time_threshold: Option<Duration>,
     /// Instead of `tool_monitoring.error_rate_threshold`.
-    #[serde(
-        deserialize_with = "checked::optional_share",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "checked::optional_share", skip_serializing_if = "Option::is_none")]
     pub error_rate_threshold: Option<f64>,
 
     /// A client's own; no effect here.
@@ -216,12 +169,7 @@ pub struct ServiceEntry {
     #[serde(alias = "tool_timeout_sec", skip_serializing)]
     pub startup_timeout_sec: Option<serde_json::Value>,
     /// A client's own; no effect here.
-    #[serde(
-        alias = "sandbox",
-        alias = "watchPaths",
-        alias = "source",
-        skip_serializing
-    )]
+    #[serde(alias = "sandbox", alias = "watchPaths", alias = "source", skip_serializing)]
     pub dev: Option<serde_json::Value>,
     /// A client's own; no effect here.
     #[serde(alias = "oauth", skip_serializing)]
