@@ -1,0 +1,450 @@
+//! Reads tools, prompts and resources to the end, and says what is wrong with them.
+//!
+//! A list is a server's word for what it offers, so it is read whole or not at all: half a list
+//! would look like a change. Pages, items and bytes are capped, and a cursor seen twice ends it.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
+use mcpmon_core::failure::{FailureCode, Finding, FindingCode, Phase};
+use mcpmon_core::observation::{ListedItem, Lists, Phases};
+use mcpmon_core::status::Era;
+use mcpmon_core::text::{MAX_TEXT, truncate};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::canonical;
+use crate::error::{CallError, EXCERPT, excerpt};
+use crate::jsonrpc::Elements;
+use crate::protocol::{ModernMarks, Params, methods};
+use crate::session::Session;
+
+/// Most pages of one list.
+pub const MAX_PAGES: usize = 200;
+/// Most items of one list.
+pub const MAX_ITEMS: usize = 10_000;
+/// Longest time a `ttlMs` is believed for.
+pub const MAX_TTL: Duration = Duration::from_secs(3_600);
+/// Largest definition kept whole, in bytes of JSON.
+const MAX_DEFINITION: usize = 64 * 1024;
+/// Names quoted in a finding.
+const QUOTED: usize = 10;
+
+/// Every list of a service, and what is odd about them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// The lists.
+    pub lists: Lists,
+    /// What is odd about them. Holds until they are read again.
+    pub findings: Vec<Finding>,
+    /// How long the server says they stay good, bounded by [`MAX_TTL`].
+    pub ttl: Option<Duration>,
+}
+
+/// One of the three lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tools,
+    Prompts,
+    Resources,
+}
+
+impl Kind {
+    const fn method(self) -> &'static str {
+        match self {
+            Self::Tools => methods::TOOLS_LIST,
+            Self::Prompts => methods::PROMPTS_LIST,
+            Self::Resources => methods::RESOURCES_LIST,
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+            Self::Resources => "resources",
+        }
+    }
+
+    /// The field an item is known by.
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Tools | Self::Prompts => "name",
+            Self::Resources => "uri",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
+struct Page<'a> {
+    #[serde(default)]
+    tools: Option<Elements<'a, MAX_ITEMS>>,
+    #[serde(default)]
+    prompts: Option<Elements<'a, MAX_ITEMS>>,
+    #[serde(default)]
+    resources: Option<Elements<'a, MAX_ITEMS>>,
+    #[serde(rename = "nextCursor", default)]
+    next_cursor: Option<String>,
+    #[serde(rename = "resultType", default)]
+    result_type: Option<Value>,
+    #[serde(rename = "ttlMs", default)]
+    ttl_ms: Option<Value>,
+    #[serde(rename = "cacheScope", default)]
+    cache_scope: Option<IgnoredAny>,
+}
+
+impl<'a> Page<'a> {
+    fn take_marks(&mut self) -> ModernMarks {
+        ModernMarks {
+            result_type: self.result_type.take(),
+            ttl_ms: self.ttl_ms.take(),
+            cache_scope: self.cache_scope.take(),
+        }
+    }
+
+    fn into_items(self, kind: Kind) -> Option<Vec<&'a RawValue>> {
+        let items = match kind {
+            Kind::Tools => self.tools,
+            Kind::Prompts => self.prompts,
+            Kind::Resources => self.resources,
+        };
+        items.map(|items| items.0)
+    }
+}
+
+impl Session {
+    /// Reads every list the server says it has.
+    ///
+    /// # Errors
+    ///
+    /// Why they could not be read whole. That prompts or resources are refused, though announced,
+    /// is only a finding.
+    pub async fn read_lists(
+        &mut self,
+        phases: &mut Phases,
+        deadline: Instant,
+    ) -> Result<Reading, CallError> {
+        let started = Instant::now();
+        let has = self.capabilities();
+        let mut notes = Notes::default();
+        let mut lists = Lists::default();
+        for (kind, announced) in [
+            (Kind::Tools, has.tools),
+            (Kind::Prompts, has.prompts),
+            (Kind::Resources, has.resources),
+        ] {
+            if !announced {
+                continue;
+            }
+            let items = match self.read_list(kind, &mut notes, phases, deadline).await {
+                Ok(items) => items,
+                Err(error) if kind != Kind::Tools && error.rpc.is_some() => {
+                    notes.refused(kind, &error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match kind {
+                Kind::Tools => lists.tools = items,
+                Kind::Prompts => lists.prompts = items,
+                Kind::Resources => lists.resources = items,
+            }
+        }
+        lists.hash = canonical::hash(&lists.tools, &lists.prompts, &lists.resources);
+        if notes.any_large {
+            for items in [&mut lists.tools, &mut lists.prompts, &mut lists.resources] {
+                items.iter_mut().for_each(cap_definition);
+            }
+        }
+        notes.duplicates(&lists.tools);
+        phases.list_ms = Some(started.elapsed().as_secs_f64() * 1_000.0);
+        Ok(Reading { lists, ttl: notes.ttl, findings: notes.into_findings() })
+    }
+
+    async fn read_list(
+        &mut self,
+        kind: Kind,
+        notes: &mut Notes,
+        phases: &mut Phases,
+        deadline: Instant,
+    ) -> Result<Vec<ListedItem>, CallError> {
+        let mut items = Vec::new();
+        let mut cursors = HashSet::new();
+        let mut cursor: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let params = Params::page(cursor.as_deref());
+            let answer = self.ask(kind.method(), params, Phase::List, phases, deadline).await?;
+            let Ok(result) = answer.payload else { break };
+            cursor = self.take_page(kind, &result, &mut items, notes)?;
+            match &cursor {
+                None => return Ok(items),
+                Some(next) if !cursors.insert(next.clone()) => {
+                    let text = format!("the cursor of `{}` goes round", kind.method());
+                    return Err(self.error(FailureCode::EndlessList, Phase::List, text));
+                }
+                Some(_) => {}
+            }
+        }
+        let text = format!("`{}` has more than {MAX_PAGES} pages", kind.method());
+        Err(self.error(FailureCode::EndlessList, Phase::List, text))
+    }
+
+    /// Takes the items of one page, and gives the cursor of the next.
+    fn take_page(
+        &self,
+        kind: Kind,
+        result: &RawValue,
+        items: &mut Vec<ListedItem>,
+        notes: &mut Notes,
+    ) -> Result<Option<String>, CallError> {
+        let method = kind.method();
+        let out_of_shape = |reason: String| {
+            let text = format!("the result of `{method}` is out of shape: {reason}");
+            CallError::new(FailureCode::InvalidMessage, Phase::List, text)
+                .with_excerpt(result.get().as_bytes())
+                .redacted(&self.options().redactor)
+        };
+        // Secrets a server repeats in its definitions must not reach the store.
+        let redactor = &self.options().redactor;
+        let text = if redactor.is_empty() {
+            Cow::Borrowed(result.get())
+        } else {
+            Cow::Owned(redactor.redact(result.get()))
+        };
+        let mut page: Page<'_> =
+            serde_json::from_str(&text).map_err(|error| out_of_shape(error.to_string()))?;
+        if self.era() == Era::Modern {
+            let marks = page.take_marks();
+            if marks.wants_input() {
+                let text = format!("`{method}` wants input from a user");
+                return Err(self.error(FailureCode::InputRequired, Phase::List, text));
+            }
+            notes.marks(kind, &marks);
+        }
+        let next = page.next_cursor.take();
+        let page =
+            page.into_items(kind).ok_or_else(|| out_of_shape(format!("no `{}`", kind.word())))?;
+        if items.len() + page.len() > MAX_ITEMS {
+            let text = format!("`{method}` has more than {MAX_ITEMS} items");
+            return Err(self.error(FailureCode::EndlessList, Phase::List, text));
+        }
+        items.extend(page.into_iter().filter_map(|raw| read_item(kind, raw, notes)));
+        Ok(next)
+    }
+}
+
+fn read_item(kind: Kind, raw: &RawValue, notes: &mut Notes) -> Option<ListedItem> {
+    notes.any_large |= raw.get().len() > MAX_DEFINITION;
+    let name = serde_json::from_str::<Value>(raw.get())
+        .map_err(|error| error.to_string())
+        .and_then(|definition| match definition.get(kind.key()).and_then(Value::as_str) {
+            Some(name) if !name.is_empty() => Ok((truncate(name, MAX_TEXT), definition)),
+            _ => Err(format!("no `{}`", kind.key())),
+        });
+    match name {
+        Ok((name, definition)) => {
+            if let (Kind::Tools, Some(reason)) = (kind, tool_breach(&definition)) {
+                notes.invalid(format!("`{name}`: {reason}"));
+            }
+            Some(ListedItem { name, definition })
+        }
+        Err(reason) => {
+            let start = truncate(&excerpt(raw.get().as_bytes()), EXCERPT);
+            let what = format!("{start}: {reason}");
+            if kind == Kind::Tools {
+                notes.invalid(what);
+            } else {
+                notes.nonconforming.push(format!("an item of `{}`: {what}", kind.method()));
+            }
+            None
+        }
+    }
+}
+
+/// What is wrong with a tool's definition, so that clients refuse it.
+fn tool_breach(tool: &Value) -> Option<&'static str> {
+    match tool.get("inputSchema") {
+        None => return Some("no `inputSchema`"),
+        Some(Value::Object(schema)) => {
+            if schema.get("type").and_then(Value::as_str) != Some("object") {
+                return Some("the type of `inputSchema` is not `object`");
+            }
+            if schema.get("properties").is_some_and(|properties| !properties.is_object()) {
+                return Some("`inputSchema.properties` is not an object");
+            }
+            let names_strings = |required: &Value| {
+                required.as_array().is_some_and(|names| names.iter().all(Value::is_string))
+            };
+            if schema.get("required").is_some_and(|required| !names_strings(required)) {
+                return Some("`inputSchema.required` is not a list of names");
+            }
+        }
+        Some(_) => return Some("`inputSchema` is not an object"),
+    }
+    match tool.get("outputSchema") {
+        None | Some(Value::Object(_)) => {}
+        Some(_) => return Some("`outputSchema` is not an object"),
+    }
+    let described = tool.get("description").is_none_or(Value::is_string);
+    (!described).then_some("`description` is not a string")
+}
+
+/// Keeps of an absurdly large definition what a person would look for.
+fn cap_definition(item: &mut ListedItem) {
+    // Counted without being written, and no further than the cap.
+    struct Counter(usize);
+    impl std::io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            if self.0 > MAX_DEFINITION {
+                return Err(std::io::ErrorKind::FileTooLarge.into());
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    if serde_json::to_writer(Counter(0), &item.definition).is_err() {
+        let text = |key: &str| {
+            item.definition.get(key).and_then(Value::as_str).map(|text| truncate(text, MAX_TEXT))
+        };
+        item.definition =
+            json!({ "name": item.name, "description": text("description"), "cut": true });
+    }
+}
+
+/// Oddities, gathered over all pages so that each is told once.
+#[derive(Debug, Default)]
+struct Notes {
+    invalid: Vec<String>,
+    invalid_count: usize,
+    nonconforming: Vec<String>,
+    missing: BTreeSet<&'static str>,
+    duplicates: BTreeSet<String>,
+    ttl: Option<Duration>,
+    clamped: Option<String>,
+    /// Some definition is over [`MAX_DEFINITION`].
+    any_large: bool,
+}
+
+impl Notes {
+    fn invalid(&mut self, what: String) {
+        self.invalid_count += 1;
+        if self.invalid.len() < QUOTED {
+            self.invalid.push(what);
+        }
+    }
+
+    fn refused(&mut self, kind: Kind, error: &CallError) {
+        let (word, reason) = (kind.word(), &error.failure.message);
+        self.nonconforming.push(format!("{word} are announced, but {reason}"));
+    }
+
+    fn marks(&mut self, kind: Kind, marks: &ModernMarks) {
+        self.missing.extend(marks.missing());
+        if kind == Kind::Tools
+            && let Some(hint) = &marks.ttl_ms
+        {
+            match hint.as_f64() {
+                Some(millis) if (0.0..=MAX_TTL.as_millis() as f64).contains(&millis) => {
+                    self.ttl = Some(Duration::from_secs_f64(millis / 1_000.0));
+                }
+                Some(millis) => {
+                    self.ttl = Some(if millis > 0.0 { MAX_TTL } else { Duration::ZERO });
+                    self.clamped = Some(format!("`ttlMs` of {hint} is out of bounds"));
+                }
+                None => self.nonconforming.push(format!("`ttlMs` is no number: {hint}")),
+            }
+        }
+    }
+
+    fn duplicates(&mut self, tools: &[ListedItem]) {
+        let mut seen = HashSet::with_capacity(tools.len());
+        for tool in tools {
+            if !seen.insert(tool.name.as_str()) && self.duplicates.len() < QUOTED {
+                self.duplicates.insert(tool.name.clone());
+            }
+        }
+    }
+
+    fn into_findings(self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.invalid_count > 0 {
+            let text = match self.invalid_count {
+                1 => format!("a tool is out of shape: {}", self.invalid[0]),
+                count => format!("{count} tools are out of shape, the first {}", self.invalid[0]),
+            };
+            findings.push(Finding::new(FindingCode::InvalidTool, text).with("tools", self.invalid));
+        }
+        if !self.duplicates.is_empty() {
+            let names: Vec<String> = self.duplicates.into_iter().collect();
+            let text = format!("several tools are named {}", names.join(", "));
+            findings.push(Finding::new(FindingCode::DuplicateToolNames, text).with("names", names));
+        }
+        if !self.missing.is_empty() {
+            let missing: Vec<&str> = self.missing.into_iter().collect();
+            let text = format!("list results lack {}", missing.join(", "));
+            findings.push(Finding::new(FindingCode::Nonconforming, text).with("missing", missing));
+        }
+        findings.extend(
+            self.nonconforming
+                .into_iter()
+                .take(QUOTED)
+                .map(|text| Finding::new(FindingCode::Nonconforming, text)),
+        );
+        findings.extend(self.clamped.map(|text| Finding::new(FindingCode::ClampedHint, text)));
+        findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tools_clients_would_refuse_are_named() {
+        let ok = json!({"name": "a", "inputSchema": {"type": "object"}});
+        assert_eq!(tool_breach(&ok), None);
+        for bad in [
+            json!({"name": "a"}),
+            json!({"name": "a", "inputSchema": null}),
+            json!({"name": "a", "inputSchema": {"type": "string"}}),
+            json!({"name": "a", "inputSchema": {"type": "object", "properties": []}}),
+            json!({"name": "a", "inputSchema": {"type": "object", "required": [1]}}),
+            json!({"name": "a", "inputSchema": {"type": "object"}, "outputSchema": true}),
+            json!({"name": "a", "inputSchema": {"type": "object"}, "description": 3}),
+        ] {
+            assert!(tool_breach(&bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_absurd_definition_is_cut_and_says_so() {
+        let definition = json!({"name": "a", "description": "d".repeat(MAX_DEFINITION)});
+        let mut item = ListedItem { name: "a".to_owned(), definition };
+        cap_definition(&mut item);
+        assert_eq!(item.definition["cut"], true);
+        assert!(item.definition.to_string().len() < 3 * MAX_TEXT);
+    }
+
+    #[test]
+    fn hints_are_bounded() {
+        let ttl = |value: Value| {
+            let mut notes = Notes::default();
+            let marks = ModernMarks { ttl_ms: Some(value), ..ModernMarks::default() };
+            notes.marks(Kind::Tools, &marks);
+            (notes.ttl.map(|ttl| ttl.as_millis()), notes.clamped.is_some())
+        };
+        assert_eq!(ttl(json!(1_500)), (Some(1_500), false));
+        assert_eq!(ttl(json!(1e300)), (Some(3_600_000), true));
+        assert_eq!(ttl(json!(-5)), (Some(0), true));
+        assert_eq!(ttl(json!("soon")), (None, false));
+    }
+}
