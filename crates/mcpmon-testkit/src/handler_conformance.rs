@@ -1,0 +1,168 @@
+//! The promises of a handler, as one test.
+
+use std::future::Future as _;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use mcpmon_core::alert::{Handler, Notification, NotificationKind};
+use mcpmon_core::rule::Scope;
+use mcpmon_core::status::Level;
+
+use crate::hostile::HOSTILE;
+use crate::samples;
+use crate::wait::within;
+
+const KINDS: [NotificationKind; 5] = [
+    NotificationKind::Firing,
+    NotificationKind::Reminder,
+    NotificationKind::Resolved,
+    NotificationKind::Digest,
+    NotificationKind::Test,
+];
+
+/// Checks that `handler` keeps the promises of [`Handler`]:
+///
+/// - its name is one line and always the same;
+/// - every kind of notification, about a service, a tool or the host, is taken or refused, in
+///   time; what is well formed is never refused for good, whatever text the server put in it;
+/// - the same notification may come again, under the same key and a later attempt;
+/// - an end may come without a beginning;
+/// - a delivery may be dropped before it ends, and several may be under way at once; neither keeps
+///   a later one from ending.
+///
+/// The handler may be one whose far side is not there: "later" is an answer. It sends a few dozen
+/// messages, so let the far side be a fake.
+///
+/// # Panics
+///
+/// When a promise is broken; the message says which.
+pub async fn handler_conformance(handler: &dyn Handler) {
+    let name = handler.name().to_owned();
+    assert!(!name.trim().is_empty(), "a handler has a name");
+    assert!(!name.contains(['\n', '\r']), "a handler's name is one line");
+    takes_every_kind(handler).await;
+    takes_the_same_again(handler).await;
+    takes_every_scope_and_level(handler).await;
+    survives_hostile_text(handler).await;
+    survives_being_dropped(handler).await;
+    delivers_several_at_once(handler).await;
+    assert_eq!(handler.name(), name, "a handler's name stays the same");
+}
+
+/// One attempt that must be answered in time and, if `what` is well formed, not refused for good.
+async fn attempt(handler: &dyn Handler, what: &str, notification: &Notification) {
+    let answer = within(what, handler.deliver(notification)).await;
+    if let Err(error) = answer {
+        assert!(error.is_transient(), "{what} was refused for good: {error}");
+        assert!(!error.to_string().is_empty(), "{what}: a refusal says why");
+    }
+}
+
+async fn takes_every_kind(handler: &dyn Handler) {
+    for kind in KINDS {
+        let notification = samples::notification(&format!("kind-{}", kind.as_str()), kind);
+        attempt(handler, &format!("a notification of kind {}", kind.as_str()), &notification).await;
+    }
+}
+
+async fn takes_the_same_again(handler: &dyn Handler) {
+    let notification = samples::notification("again", NotificationKind::Firing);
+    for number in 1..=3 {
+        let again = notification.clone().at_attempt(number);
+        attempt(handler, &format!("attempt {number} of the same notification"), &again).await;
+    }
+}
+
+async fn takes_every_scope_and_level(handler: &dyn Handler) {
+    for level in Level::ALL {
+        for scope in [Scope::Service, Scope::Tool, Scope::Host] {
+            let key = format!("{scope}-{level}");
+            let mut notification = samples::notification(&key, NotificationKind::Firing);
+            let alert = &mut notification.alerts[0];
+            (alert.scope, alert.level) = (scope, level);
+            alert.failure = None;
+            match scope {
+                Scope::Tool => alert.tool_name = Some("read_file".to_owned()),
+                Scope::Host => {
+                    alert.service_name = None;
+                    let metrics = samples::system_metrics();
+                    alert.metrics = serde_json::to_value(metrics).unwrap_or_default();
+                }
+                _ => {}
+            }
+            attempt(handler, &format!("a {level} of scope {scope}"), &notification).await;
+        }
+    }
+}
+
+async fn survives_hostile_text(handler: &dyn Handler) {
+    for (number, text) in HOSTILE.iter().enumerate() {
+        let key = format!("hostile-{number}");
+        let mut notification = samples::notification(&key, NotificationKind::Firing);
+        let alert = &mut notification.alerts[0];
+        alert.message = (*text).to_owned();
+        alert.service_name = Some((*text).into());
+        alert.tool_name = Some((*text).to_owned());
+        alert.labels.insert((*text).to_owned(), (*text).to_owned());
+        if let Some(failure) = &mut alert.failure {
+            failure.message = (*text).to_owned();
+            failure.evidence.insert((*text).to_owned(), (*text).into());
+        }
+        attempt(handler, &format!("hostile text number {number}"), &notification).await;
+    }
+}
+
+/// The pipeline cancels by dropping: at the first wait, and before the first poll.
+async fn survives_being_dropped(handler: &dyn Handler) {
+    let notification = samples::notification("dropped", NotificationKind::Firing);
+    drop(handler.deliver(&notification));
+    {
+        let mut delivery = pin!(handler.deliver(&notification));
+        let mut context = Context::from_waker(Waker::noop());
+        // It may be done at once; what matters is that letting go of it is harmless.
+        let _: Poll<_> = delivery.as_mut().poll(&mut context);
+    }
+    attempt(handler, "a delivery after one that was dropped", &notification).await;
+}
+
+async fn delivers_several_at_once(handler: &dyn Handler) {
+    let [first, second, third] =
+        ["one", "two", "three"].map(|key| samples::notification(key, NotificationKind::Firing));
+    tokio::join!(
+        attempt(handler, "the first of three at once", &first),
+        attempt(handler, "the second of three at once", &second),
+        attempt(handler, "the third of three at once", &third),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::{Reaction, RecordingHandler};
+
+    #[tokio::test]
+    async fn a_handler_that_takes_everything_keeps_them() {
+        handler_conformance(&RecordingHandler::new("ops")).await;
+    }
+
+    #[tokio::test]
+    async fn a_handler_whose_far_side_is_gone_keeps_them_too() {
+        let handler = RecordingHandler::new("ops");
+        handler.usually(Reaction::Later);
+        handler_conformance(&handler).await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "refused for good")]
+    async fn a_handler_that_refuses_what_is_well_formed_breaks_them() {
+        let handler = RecordingHandler::new("ops");
+        handler.usually(Reaction::Never);
+        handler_conformance(&handler).await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "has a name")]
+    async fn a_handler_without_a_name_breaks_them() {
+        handler_conformance(&RecordingHandler::new(" ")).await;
+    }
+}
