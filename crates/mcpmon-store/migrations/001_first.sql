@@ -1,0 +1,141 @@
+-- What the file is: "mcpm" in ASCII. A file without it is never opened for writing.
+PRAGMA application_id = 0x6d63706d;
+
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- A service and its condition now. Written when they change, never per check.
+CREATE TABLE service (
+    id       INTEGER PRIMARY KEY,
+    name     TEXT NOT NULL UNIQUE,
+    facts    TEXT,
+    status   TEXT NOT NULL DEFAULT 'unknown',
+    since    INTEGER NOT NULL DEFAULT 0,
+    failure  TEXT,
+    findings TEXT NOT NULL DEFAULT '[]'
+) STRICT;
+
+-- Failure codes as small numbers. The words are the contract, the numbers are this file's own.
+CREATE TABLE failure_code (
+    id   INTEGER PRIMARY KEY,
+    word TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- The append-only head: checks in the order they were appended, ids never used twice.
+-- No other index: one by service would touch a page per service and minute.
+CREATE TABLE check_head (
+    id        INTEGER PRIMARY KEY,
+    service   INTEGER NOT NULL REFERENCES service (id),
+    at        INTEGER NOT NULL, -- UTC ms
+    question  INTEGER NOT NULL,
+    status    INTEGER NOT NULL,
+    code      INTEGER REFERENCES failure_code (id),
+    latency   INTEGER,          -- ticks of 10 µs
+    total     INTEGER NOT NULL, -- ticks of 10 µs
+    phases    BLOB,
+    restarted INTEGER NOT NULL,
+    process   BLOB
+) STRICT;
+
+-- Where a time is in the head: one row per run of consecutive ids whose times lie close together.
+CREATE TABLE head_mark (
+    first  INTEGER PRIMARY KEY,
+    last   INTEGER NOT NULL,
+    kept   INTEGER NOT NULL, -- rows of the run still there
+    min_at INTEGER NOT NULL,
+    max_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX head_mark_by_time ON head_mark (min_at);
+
+-- Each service's last check, right for head ids up to meta.last_check_through.
+CREATE TABLE last_check (
+    service INTEGER PRIMARY KEY REFERENCES service (id),
+    head    INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE status_change (
+    id       INTEGER PRIMARY KEY,
+    service  INTEGER NOT NULL REFERENCES service (id),
+    at       INTEGER NOT NULL,
+    was      TEXT NOT NULL,
+    status   TEXT NOT NULL,
+    since    INTEGER NOT NULL,
+    failure  TEXT,
+    findings TEXT NOT NULL
+) STRICT;
+CREATE INDEX status_change_by_time ON status_change (at);
+CREATE INDEX status_change_by_service ON status_change (service, at);
+
+CREATE TABLE tool_list (
+    id      INTEGER PRIMARY KEY,
+    service INTEGER NOT NULL REFERENCES service (id),
+    at      INTEGER NOT NULL,
+    hash    TEXT NOT NULL,
+    lists   TEXT NOT NULL
+) STRICT;
+CREATE INDEX tool_list_by_service ON tool_list (service);
+
+CREATE TABLE host (
+    id     INTEGER PRIMARY KEY,
+    at     INTEGER NOT NULL,
+    sample BLOB NOT NULL
+) STRICT;
+CREATE INDEX host_by_time ON host (at);
+
+CREATE TABLE alert_state (
+    key   TEXT PRIMARY KEY,
+    alert TEXT,          -- id of its open or last alert
+    phase TEXT NOT NULL,
+    state TEXT NOT NULL
+) STRICT;
+CREATE INDEX alert_state_by_alert ON alert_state (alert);
+
+CREATE TABLE alert (
+    id          TEXT PRIMARY KEY,
+    service     TEXT,
+    fired_at    INTEGER NOT NULL,
+    resolved_at INTEGER,
+    body        TEXT NOT NULL
+) STRICT;
+CREATE INDEX alert_by_time ON alert (fired_at, id);
+CREATE INDEX alert_by_end ON alert (resolved_at);
+CREATE INDEX alert_open ON alert (fired_at, id) WHERE resolved_at IS NULL;
+
+CREATE TABLE outbox (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    handler      TEXT NOT NULL,
+    key          TEXT NOT NULL,
+    notification TEXT NOT NULL,
+    queued_at    INTEGER NOT NULL,
+    due_at       INTEGER NOT NULL,
+    attempt      INTEGER NOT NULL,
+    state        TEXT NOT NULL CHECK (state IN ('queued', 'delivered', 'dead')),
+    last_error   TEXT,
+    receipt      TEXT,
+    settled_at   INTEGER,
+    UNIQUE (handler, key)
+) STRICT;
+CREATE INDEX outbox_queued ON outbox (handler) WHERE state = 'queued';
+CREATE INDEX outbox_settled ON outbox (settled_at) WHERE settled_at IS NOT NULL;
+CREATE INDEX outbox_dead ON outbox (settled_at, id) WHERE state = 'dead';
+
+CREATE TABLE silence (
+    id      TEXT PRIMARY KEY,
+    ends_at INTEGER NOT NULL,
+    body    TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE audit (
+    id   INTEGER PRIMARY KEY,
+    at   INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+CREATE INDEX audit_by_time ON audit (at);
+
+-- The only table other processes write.
+CREATE TABLE command (
+    id   INTEGER PRIMARY KEY AUTOINCREMENT,
+    body TEXT NOT NULL
+) STRICT;

@@ -1,0 +1,411 @@
+//! One file, one writing connection behind a mutex, a few reading ones: the sync half of the store.
+//!
+//! What the writer keeps in memory (numbers of services, the end of the head) mirrors the file and
+//! is taken out of its place while a transaction runs: if that fails, for whatever reason, the
+//! mirror is gone and the next transaction reads it anew, so it can never say more than the file.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mcpmon_core::StoreError;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::error::{damaged, store_error};
+use crate::file::{self, Standing, WriterLock};
+use crate::head::Head;
+use crate::schema;
+use crate::services::{Directory, Words};
+
+/// Statements kept prepared by a connection; more than there are.
+const STATEMENTS: usize = 96;
+/// The log is cut back to this after a reader held it up, in bytes.
+const LARGEST_IDLE_LOG: i64 = 64 << 20;
+
+/// How a database is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Only ask, and leave commands: for processes beside the monitor. Takes no lock, creates and
+    /// migrates nothing.
+    pub read_only: bool,
+    /// How long to wait for another process that writes.
+    pub busy_timeout: Duration,
+    /// Questions answered at once; at least one.
+    pub readers: usize,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { read_only: false, busy_timeout: Duration::from_secs(5), readers: 4 }
+    }
+}
+
+/// An open database.
+pub(crate) struct Database {
+    path: PathBuf,
+    options: OpenOptions,
+    words: Mutex<Arc<Words>>,
+    // Dropped in this order: the last connection to close puts the log into the file, which only
+    // the writer may; and before another monitor may come, all are closed.
+    idle: Mutex<Vec<Connection>>,
+    writer: Mutex<Writer>,
+    _lock: Option<WriterLock>,
+}
+
+#[derive(Default)]
+struct Writer {
+    /// Opened with the database; for a reader, with its first command.
+    connection: Option<Connection>,
+    mirror: Option<Mirror>,
+    commands: CommandWatch,
+}
+
+/// What the writer knows of the file without asking.
+pub(crate) struct Mirror {
+    pub(crate) directory: Directory,
+    pub(crate) head: Head,
+}
+
+/// Whether there may be commands, so that looking is cheap while there are none.
+#[derive(Debug, Default)]
+pub(crate) struct CommandWatch {
+    /// `PRAGMA data_version` when the queue was last found empty.
+    pub(crate) seen: Option<i64>,
+    /// A command came through this very connection, which the version does not tell.
+    pub(crate) submitted: bool,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("path", &self.path)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic inside a transaction rolled it back and left no mirror behind: nothing is half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Database {
+    pub(crate) fn open(path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
+        schema::assert_sqlite()?;
+        let options = OpenOptions { readers: options.readers.max(1), ..options };
+        if options.read_only {
+            Self::open_reader(path, options)
+        } else {
+            Self::open_writer(path, options)
+        }
+    }
+
+    fn open_writer(path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
+        let path = file::locate(path, true)?;
+        // Before anything is looked at: what a second monitor sees may be half made.
+        let standing = file::examine(&path)?;
+        let lock = file::lock(&path)?;
+        let standing = if standing == Standing::Missing { file::examine(&path)? } else { standing };
+        if standing == Standing::Missing {
+            file::create(&path, build)?;
+        }
+        file::make_private(&path);
+        let mut connection = connect(&path, options, true)?;
+        if schema::verify(&path, &connection)? < schema::NEWEST {
+            schema::migrate(&path, &mut connection)?;
+        }
+        assert_whole(&path, &connection).map_err(|error| match error {
+            Cut::Short(what) => damaged(&path, &what),
+            Cut::Unknown(error) => store_error(&path, error),
+        })?;
+        let mirror = Mirror::load(&connection).map_err(|error| store_error(&path, error))?;
+        let writer = Writer {
+            connection: Some(connection),
+            mirror: Some(mirror),
+            commands: CommandWatch::default(),
+        };
+        Ok(Self::new(path, options, writer, Some(lock)))
+    }
+
+    fn open_reader(path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
+        let path = file::locate(path, false)?;
+        if file::examine(&path)? == Standing::Missing {
+            let message = "there is no database yet; start the monitor first, or give its path";
+            return Err(StoreError::Io { path, message: message.into() });
+        }
+        let connection = connect(&path, options, false)?;
+        let found = schema::verify(&path, &connection)?;
+        if found < schema::NEWEST {
+            let message = format!(
+                "it has schema {found}, older than this build's {}; start this build's monitor \
+                 once to bring it up to date",
+                schema::NEWEST
+            );
+            return Err(StoreError::Io { path, message });
+        }
+        let database = Self::new(path, options, Writer::default(), None);
+        locked(&database.idle).push(connection);
+        Ok(database)
+    }
+
+    fn new(path: PathBuf, options: OpenOptions, writer: Writer, lock: Option<WriterLock>) -> Self {
+        Self {
+            path,
+            options,
+            words: Mutex::default(),
+            idle: Mutex::default(),
+            writer: Mutex::new(writer),
+            _lock: lock,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn options(&self) -> &OpenOptions {
+        &self.options
+    }
+
+    /// Runs `work` in one transaction; what it did is durable when this returns.
+    pub(crate) fn write<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>, &mut Mirror) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        if self.options.read_only {
+            let message = "it was opened for reading; only the monitor writes it";
+            return Err(StoreError::Io { path: self.path.clone(), message: message.into() });
+        }
+        let mut writer = locked(&self.writer);
+        let Writer { connection: Some(connection), mirror, .. } = &mut *writer else {
+            return Err(StoreError::Closed);
+        };
+        let attempt = || {
+            let mut held = match mirror.take() {
+                Some(held) => held,
+                None => Mirror::load(connection)?,
+            };
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let result = work(&transaction, &mut held)?;
+            transaction.commit()?;
+            *mirror = Some(held);
+            Ok(result)
+        };
+        attempt().map_err(|error| store_error(&self.path, error))
+    }
+
+    /// Runs `work` on the writing connection and outside of a transaction; a reader gets one of
+    /// its own, for commands.
+    pub(crate) fn write_commands<T>(
+        &self,
+        work: impl FnOnce(&mut Connection, &mut CommandWatch) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut writer = locked(&self.writer);
+        let Writer { connection, commands, .. } = &mut *writer;
+        let connection = match connection {
+            Some(connection) => connection,
+            None if self.options.read_only => {
+                connection.insert(connect(&self.path, self.options, true)?)
+            }
+            None => return Err(StoreError::Closed),
+        };
+        work(connection, commands).map_err(|error| store_error(&self.path, error))
+    }
+
+    /// Runs `work` on one consistent view of the file.
+    pub(crate) fn read<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>, &Words) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let idle = locked(&self.idle).pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => connect(&self.path, self.options, false)?,
+        };
+        let known = Arc::clone(&locked(&self.words));
+        let attempt = || {
+            let transaction = connection.transaction()?;
+            let words = known.refreshed(&transaction)?;
+            let result = work(&transaction, &words)?;
+            transaction.commit()?;
+            Ok((words, result))
+        };
+        // A connection that failed is not used again: what is wrong may be its own.
+        let (words, result) = attempt().map_err(|error| store_error(&self.path, error))?;
+        *locked(&self.words) = words;
+        let mut idle = locked(&self.idle);
+        if idle.len() < self.options.readers {
+            idle.push(connection);
+        }
+        Ok(result)
+    }
+
+    /// Runs a pragma of a test on the writing connection.
+    #[cfg(test)]
+    pub(crate) fn pragma(&self, name: &str, value: i64) -> i64 {
+        let writer = locked(&self.writer);
+        let connection = writer.connection.as_ref().unwrap();
+        connection.pragma_update_and_check(None, name, value, |row| row.get(0)).unwrap()
+    }
+}
+
+impl Mirror {
+    fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        Ok(Self { directory: Directory::load(connection)?, head: Head::load(connection)? })
+    }
+}
+
+/// Makes a new database at `draft`. What a file has for life (how it gives pages back, its log
+/// mode) is set here.
+fn build(draft: &Path) -> Result<(), StoreError> {
+    let make = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(draft, flags)?;
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        Ok(connection)
+    };
+    let mut connection = make().map_err(|error| store_error(draft, error))?;
+    schema::migrate(draft, &mut connection)?;
+    connection.close().map_err(|(_, error)| store_error(draft, error))
+}
+
+/// A connection, told to trust nothing the file brings along.
+fn connect(path: &Path, options: OpenOptions, writes: bool) -> Result<Connection, StoreError> {
+    let access =
+        if writes { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
+    let flags = access | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(options.busy_timeout)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+        // Numbers of services come from this very file; looking each up again per check would
+        // only cost. `db check` checks them.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+        connection.pragma_update(None, "cell_size_check", true)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        if writes {
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.pragma_update_and_check(
+                None,
+                "journal_size_limit",
+                LARGEST_IDLE_LOG,
+                |_| Ok(()),
+            )?;
+        }
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        Ok(connection)
+    };
+    open().map_err(|error| store_error(path, error))
+}
+
+enum Cut {
+    Short(String),
+    Unknown(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Cut {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Unknown(error)
+    }
+}
+
+/// Says so if the file was cut short. Only once its log is all in it, since until then a file may
+/// rightly be shorter than its header says.
+fn assert_whole(path: &Path, connection: &Connection) -> Result<(), Cut> {
+    let (busy, logged, written) =
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        })?;
+    if busy != 0 || logged != written {
+        return Ok(());
+    }
+    let read = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, u64>(0));
+    let whole = read("page_count")?.saturating_mul(read("page_size")?);
+    match std::fs::metadata(path) {
+        Ok(file) if file.len() < whole => {
+            Err(Cut::Short(format!("the file is cut short: {} of {whole} bytes", file.len())))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mcpmon_core::store::{Batch, RecordQuery, SampleStore};
+    use mcpmon_testkit::START;
+    use mcpmon_testkit::samples::check;
+
+    use super::*;
+    use crate::SqliteStore;
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_the_whole_batch_and_is_got_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mcpmon.db");
+        let store = SqliteStore::open(&path, OpenOptions::default()).unwrap();
+        let batch = |service: &str, checks: usize| Batch {
+            checks: (0..checks).map(|_| check(service, START)).collect(),
+            ..Batch::default()
+        };
+        store.append(&batch("files", 10)).await.unwrap();
+        let limit = store.database().pragma("max_page_count", 1) + 3;
+        store.database().pragma("max_page_count", limit);
+        let refused = store.append(&batch("new", 5_000)).await.unwrap_err();
+        assert!(matches!(&refused, StoreError::Full { path: full } if full.ends_with("mcpmon.db")));
+        let services = store.services().await.unwrap();
+        assert_eq!(services.len(), 1, "not even the new service's row");
+        let again = store.append(&batch("new", 5_000)).await.unwrap_err();
+        assert!(matches!(again, StoreError::Full { .. }), "{again:?}");
+
+        store.database().pragma("max_page_count", 1_000_000);
+        store.append(&batch("new", 5_000)).await.unwrap();
+        let query = RecordQuery::of("new".into());
+        assert_eq!(store.checks(&query).await.unwrap().items.len(), 5_000);
+        assert!(store.check().await.unwrap().ok);
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_waits_too_long_says_busy_and_goes_on_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mcpmon.db");
+        let options =
+            OpenOptions { busy_timeout: Duration::from_millis(50), ..OpenOptions::default() };
+        let store = SqliteStore::open(&path, options).unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let batch = Batch { checks: vec![check("files", START)], ..Batch::default() };
+        let refused = store.append(&batch).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Busy { .. }), "{refused:?}");
+        other.execute_batch("ROLLBACK").unwrap();
+        store.append(&batch).await.unwrap();
+        assert_eq!(store.checks(&RecordQuery::all()).await.unwrap().items.len(), 1);
+    }
+
+    #[test]
+    fn a_panic_inside_a_transaction_leaves_nothing_and_stops_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mcpmon.db");
+        let database = Database::open(&path, OpenOptions::default()).unwrap();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            database.write::<()>(|transaction, _| {
+                transaction.execute("INSERT INTO service (name) VALUES ('half')", [])?;
+                panic!("on cue");
+            })
+        }));
+        assert!(panicked.is_err());
+        let services = |transaction: &Transaction<'_>| {
+            transaction.query_row("SELECT count(*) FROM service", [], |row| row.get::<_, i64>(0))
+        };
+        assert_eq!(database.write(|transaction, _| services(transaction)).unwrap(), 0);
+    }
+}

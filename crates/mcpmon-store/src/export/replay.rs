@@ -1,0 +1,217 @@
+//! Stored checks, run through core's window again: the metrics as they were at each check.
+//!
+//! One pass over checks in order of time serves every service. A service's status is what the
+//! stored changes say, since they were decided with limits this code does not know; numbers are
+//! counted anew.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use mcpmon_core::state::StatusChange;
+use mcpmon_core::store::{CheckRecord, Cursor, RecordQuery, SampleStore, StoredService};
+use mcpmon_core::window::is_failed;
+use mcpmon_core::{ServiceMetrics, ServiceName, ServiceState, StoreError, Timestamp, Window};
+use serde::{Deserialize, Serialize};
+
+use super::{ExportError, ExportQuery};
+
+/// How far before the first exported check the replay begins, besides the window: what counts in a
+/// row is right from the start for all but the longest rows.
+const RUN_UP: Duration = Duration::from_secs(3_600);
+
+/// A service at one check.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExportRecord {
+    /// The moment of the check.
+    pub timestamp: Timestamp,
+    /// The service's metrics then, over the window.
+    #[serde(flatten)]
+    pub metrics: ServiceMetrics,
+    /// The check itself.
+    pub check: CheckRecord,
+}
+
+/// Gives each check of a query as a record, in order of time.
+pub(super) async fn each_record(
+    samples: &dyn SampleStore,
+    query: &ExportQuery,
+    mut give: impl FnMut(&ExportRecord) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
+    let run_up = RUN_UP.max(query.window);
+    let range = RecordQuery {
+        service: query.service.clone(),
+        since: query.since.map(|since| since.saturating_sub(run_up)),
+        until: query.until,
+        ..RecordQuery::all()
+    };
+    let mut replays = begin(samples, query, &range).await?;
+    let mut changes = Changes::new(samples, query);
+    let mut page = range;
+    loop {
+        let checks = samples.checks(&page).await?;
+        for check in checks.items {
+            let ended = check.at.saturating_add(check.total);
+            while let Some(change) = changes.next_until(ended).await? {
+                if let Some(replay) = replays.get_mut(&change.service) {
+                    replay.ahead.push_back(change);
+                }
+            }
+            let Some(replay) = replays.get_mut(&check.service) else { continue };
+            replay.take(&check, ended);
+            if query.since.is_none_or(|since| check.at >= since) {
+                give(&replay.record(check, query.window))?;
+            }
+        }
+        match checks.next {
+            Some(next) => page.after = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// A replay for each service that is exported.
+async fn begin(
+    samples: &dyn SampleStore,
+    query: &ExportQuery,
+    range: &RecordQuery,
+) -> Result<HashMap<ServiceName, Replay>, StoreError> {
+    let mut replays = HashMap::new();
+    for stored in samples.services().await? {
+        let service = stored.facts.service.clone();
+        if query.service.as_ref().is_none_or(|only| *only == service) {
+            let lists = samples.lists(&service).await?;
+            let listed = lists.map(|record| (record.at, record.lists.tools.len()));
+            replays.insert(service, Replay::new(&stored, query.window, listed));
+        }
+    }
+    // `restarts` knows no window: what came before the range is all less what is in it and after.
+    if replays.values().any(|replay| replay.state.restarts > 0) {
+        let mut page = RecordQuery { until: None, ..range.clone() };
+        loop {
+            let checks = samples.checks(&page).await?;
+            for check in checks.items.iter().filter(|check| check.restarted) {
+                if let Some(replay) = replays.get_mut(&check.service) {
+                    replay.state.restarts = replay.state.restarts.saturating_sub(1);
+                }
+            }
+            match checks.next {
+                Some(next) => page.after = Some(next),
+                None => break,
+            }
+        }
+    }
+    Ok(replays)
+}
+
+/// Stored changes in order of time, one at a time.
+struct Changes<'a> {
+    samples: &'a dyn SampleStore,
+    query: RecordQuery,
+    read: VecDeque<StatusChange>,
+    next: Option<Cursor>,
+    begun: bool,
+}
+
+impl<'a> Changes<'a> {
+    fn new(samples: &'a dyn SampleStore, query: &ExportQuery) -> Self {
+        // From the first on, however long ago: the last before the range is the status in it.
+        let query = RecordQuery {
+            service: query.service.clone(),
+            until: query.until,
+            ..RecordQuery::all()
+        };
+        Self { samples, query, read: VecDeque::new(), next: None, begun: false }
+    }
+
+    /// The next change, if it is no later than `moment`.
+    async fn next_until(&mut self, moment: Timestamp) -> Result<Option<StatusChange>, StoreError> {
+        while self.read.is_empty() && (!self.begun || self.next.is_some()) {
+            self.begun = true;
+            let page = RecordQuery { after: self.next.take(), ..self.query.clone() };
+            let page = self.samples.changes(&page).await?;
+            self.read.extend(page.items);
+            self.next = page.next;
+        }
+        Ok(self.read.pop_front_if(|change| change.at <= moment))
+    }
+}
+
+/// One service, as far as it was replayed.
+struct Replay {
+    service: ServiceName,
+    state: ServiceState,
+    window: Window,
+    /// When the lists now known were first seen, and how many tools they have.
+    listed: Option<(Timestamp, usize)>,
+    tools_count: Option<u32>,
+    /// Changes read for the sake of another service, still to come for this one.
+    ahead: VecDeque<StatusChange>,
+    /// Whether any change was seen: until then a status is what the last check said.
+    decided: bool,
+}
+
+impl Replay {
+    fn new(stored: &StoredService, window: Duration, listed: Option<(Timestamp, usize)>) -> Self {
+        let mut state = ServiceState::new(Timestamp::default());
+        state.restarts = stored.facts.restarts;
+        Self {
+            service: stored.facts.service.clone(),
+            state,
+            window: Window::new(window),
+            listed,
+            tools_count: stored.facts.tools_count,
+            ahead: VecDeque::new(),
+            decided: false,
+        }
+    }
+
+    fn take(&mut self, check: &CheckRecord, ended: Timestamp) {
+        while let Some(change) = self.ahead.pop_front_if(|change| change.at <= ended) {
+            self.change(change);
+        }
+        if !self.decided {
+            self.enter(check.status, check.at);
+        }
+        let state = &mut self.state;
+        if is_failed(check.status) {
+            state.consecutive_failures = state.consecutive_failures.saturating_add(1);
+        } else if check.status.is_available() {
+            state.consecutive_failures = 0;
+        }
+        state.restarts += u64::from(check.restarted);
+        if let Some(code) = check.code {
+            let told = state.failure.as_ref().filter(|failure| failure.code == code);
+            state.last_error = Some(told.map_or_else(|| code.to_string(), ToString::to_string));
+        }
+        let tools_count = match self.listed {
+            Some((at, tools)) => (at <= ended).then(|| u32::try_from(tools).unwrap_or(u32::MAX)),
+            None => self.tools_count,
+        };
+        self.window.record(check.at, check.status, check.latency);
+        self.window.note(tools_count, None, check.process);
+    }
+
+    fn change(&mut self, change: StatusChange) {
+        self.decided = true;
+        self.enter(change.status, change.since);
+        self.state.since = change.since;
+        self.state.failure = change.failure;
+        self.state.findings = change.findings;
+    }
+
+    fn enter(&mut self, status: mcpmon_core::Status, since: Timestamp) {
+        let state = &mut self.state;
+        match (state.status.is_available(), status.is_available()) {
+            (false, true) => state.available_since = Some(since),
+            (_, false) => state.available_since = None,
+            (true, true) => {}
+        }
+        state.status = status;
+    }
+
+    fn record(&self, check: CheckRecord, window: Duration) -> ExportRecord {
+        let timestamp = check.at;
+        let metrics = self.window.metrics(&self.service, &self.state, window, timestamp);
+        ExportRecord { timestamp, metrics, check }
+    }
+}

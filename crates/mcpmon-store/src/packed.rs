@@ -1,0 +1,307 @@
+//! Small values packed as variable-length integers: the parts of a check, a process tree, a
+//! machine.
+//!
+//! A field name costs more than its value in every self-describing format, and these are written
+//! every few seconds for years. Times are ticks of 10 µs, percentages and rates hundredths. Each
+//! kind is destructured where it is packed, so a field added in core does not compile until it has
+//! a place here (and the machine's version a successor).
+
+use mcpmon_core::Phases;
+use mcpmon_core::metrics::{DiskMetrics, NetworkMetrics, ProcessMetrics, SystemMetrics};
+
+/// Version of a packed machine sample.
+const HOST_VERSION: u64 = 1;
+/// File systems and interfaces of one sample, and the bytes of a name: more is a damaged row.
+const MOST_PARTS: u64 = 10_000;
+
+/// Appends a variable-length integer: seven bits a byte, lowest first.
+pub(crate) fn push(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn push_hundredths(out: &mut Vec<u8>, value: f64) {
+    // The cast saturates: what is negative or not a number becomes 0.
+    push(out, (value * 100.0).round() as u64);
+}
+
+fn push_optional(out: &mut Vec<u8>, value: Option<u64>) {
+    push(out, value.map_or(0, |value| value.saturating_add(1)));
+}
+
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    push(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Takes packed values off the front of a row. Every method is `None` at a damaged row's end.
+struct Unpacker<'a>(&'a [u8]);
+
+impl<'a> Unpacker<'a> {
+    fn int(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let (byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn hundredths(&mut self) -> Option<f64> {
+        Some(self.int()? as f64 / 100.0)
+    }
+
+    fn optional(&mut self) -> Option<Option<u64>> {
+        Some(self.int()?.checked_sub(1))
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = usize::try_from(self.int()?).ok()?;
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        String::from_utf8(text.to_vec()).ok()
+    }
+
+    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let count = self.int().filter(|count| *count <= MOST_PARTS)?;
+        (0..count).map(|_| item(self)).collect()
+    }
+}
+
+/// Packs the parts of a check; nothing at all where none was timed.
+pub(crate) fn phases(out: &mut Vec<u8>, phases: &Phases) {
+    let Phases { spawn_ms, dns_ms, connect_ms, tls_ms, handshake_ms, list_ms } = *phases;
+    let parts = [spawn_ms, dns_ms, connect_ms, tls_ms, handshake_ms, list_ms];
+    let present = parts
+        .iter()
+        .enumerate()
+        .fold(0, |mask, (bit, part)| mask | u64::from(part.is_some()) << bit);
+    if present == 0 {
+        return;
+    }
+    push(out, present);
+    for part in parts.into_iter().flatten() {
+        push_hundredths(out, part);
+    }
+}
+
+/// The parts of a check. A part that cannot be read counts as not timed.
+pub(crate) fn to_phases(packed: &[u8]) -> Phases {
+    let mut packed = Unpacker(packed);
+    let present = packed.int().unwrap_or(0);
+    let mut part = |bit: u32| (present >> bit & 1 == 1).then(|| packed.hundredths()).flatten();
+    Phases {
+        spawn_ms: part(0),
+        dns_ms: part(1),
+        connect_ms: part(2),
+        tls_ms: part(3),
+        handshake_ms: part(4),
+        list_ms: part(5),
+    }
+}
+
+/// Packs a process tree.
+pub(crate) fn process(out: &mut Vec<u8>, process: &ProcessMetrics) {
+    let ProcessMetrics { cpu_percent, memory_bytes, open_files, processes } = *process;
+    push_hundredths(out, cpu_percent);
+    push(out, memory_bytes);
+    push_optional(out, open_files);
+    push(out, u64::from(processes));
+}
+
+/// A process tree, if it can be read.
+pub(crate) fn to_process(packed: &[u8]) -> Option<ProcessMetrics> {
+    let mut packed = Unpacker(packed);
+    Some(ProcessMetrics {
+        cpu_percent: packed.hundredths()?,
+        memory_bytes: packed.int()?,
+        open_files: packed.optional()?,
+        processes: u32::try_from(packed.int()?).ok()?,
+    })
+}
+
+/// Packs a sample of the machine.
+pub(crate) fn host(sample: &SystemMetrics) -> Vec<u8> {
+    let SystemMetrics {
+        cpu_percent,
+        memory_total_bytes,
+        memory_available_bytes,
+        memory_used_bytes,
+        memory_percent,
+        swap_total_bytes,
+        swap_used_bytes,
+        swap_free_bytes,
+        swap_percent,
+        disks,
+        disk_percent,
+        interfaces,
+        network,
+        load_1m,
+    } = sample;
+    let mut out = Vec::with_capacity(192);
+    push(&mut out, HOST_VERSION);
+    push_hundredths(&mut out, *cpu_percent);
+    for bytes in [memory_total_bytes, memory_available_bytes, memory_used_bytes] {
+        push(&mut out, *bytes);
+    }
+    push_hundredths(&mut out, *memory_percent);
+    for bytes in [swap_total_bytes, swap_used_bytes, swap_free_bytes] {
+        push(&mut out, *bytes);
+    }
+    push_hundredths(&mut out, *swap_percent);
+    push(&mut out, disks.len() as u64);
+    for DiskMetrics { path, total_bytes, used_bytes, free_bytes, percent } in disks {
+        push_text(&mut out, path);
+        for bytes in [total_bytes, used_bytes, free_bytes] {
+            push(&mut out, *bytes);
+        }
+        push_hundredths(&mut out, *percent);
+    }
+    push_optional(&mut out, disk_percent.map(|percent| (percent * 100.0).round() as u64));
+    push(&mut out, interfaces.len() as u64);
+    for interface in interfaces {
+        push_network(&mut out, interface);
+    }
+    push_network(&mut out, network);
+    push_hundredths(&mut out, *load_1m);
+    out
+}
+
+fn push_network(out: &mut Vec<u8>, network: &NetworkMetrics) {
+    let NetworkMetrics {
+        interface,
+        bytes_sent,
+        bytes_recv,
+        packets_sent,
+        packets_recv,
+        bytes_sent_per_second,
+        bytes_recv_per_second,
+        packets_sent_per_second,
+        packets_recv_per_second,
+    } = network;
+    push_text(out, interface);
+    for count in [bytes_sent, bytes_recv, packets_sent, packets_recv] {
+        push(out, *count);
+    }
+    for rate in [
+        bytes_sent_per_second,
+        bytes_recv_per_second,
+        packets_sent_per_second,
+        packets_recv_per_second,
+    ] {
+        push_hundredths(out, *rate);
+    }
+}
+
+/// A sample of the machine, if it can be read.
+pub(crate) fn to_host(packed: &[u8]) -> Option<SystemMetrics> {
+    let mut packed = Unpacker(packed);
+    packed.int().filter(|version| *version == HOST_VERSION)?;
+    Some(SystemMetrics {
+        cpu_percent: packed.hundredths()?,
+        memory_total_bytes: packed.int()?,
+        memory_available_bytes: packed.int()?,
+        memory_used_bytes: packed.int()?,
+        memory_percent: packed.hundredths()?,
+        swap_total_bytes: packed.int()?,
+        swap_used_bytes: packed.int()?,
+        swap_free_bytes: packed.int()?,
+        swap_percent: packed.hundredths()?,
+        disks: packed.list(to_disk)?,
+        disk_percent: packed.optional()?.map(|hundredths| hundredths as f64 / 100.0),
+        interfaces: packed.list(to_network)?,
+        network: to_network(&mut packed)?,
+        load_1m: packed.hundredths()?,
+    })
+}
+
+fn to_disk(packed: &mut Unpacker<'_>) -> Option<DiskMetrics> {
+    Some(DiskMetrics {
+        path: packed.text()?,
+        total_bytes: packed.int()?,
+        used_bytes: packed.int()?,
+        free_bytes: packed.int()?,
+        percent: packed.hundredths()?,
+    })
+}
+
+fn to_network(packed: &mut Unpacker<'_>) -> Option<NetworkMetrics> {
+    Some(NetworkMetrics {
+        interface: packed.text()?,
+        bytes_sent: packed.int()?,
+        bytes_recv: packed.int()?,
+        packets_sent: packed.int()?,
+        packets_recv: packed.int()?,
+        bytes_sent_per_second: packed.hundredths()?,
+        bytes_recv_per_second: packed.hundredths()?,
+        packets_sent_per_second: packed.hundredths()?,
+        packets_recv_per_second: packed.hundredths()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hundredths() -> impl Strategy<Value = f64> {
+        (0_u64..1_000_000_000).prop_map(|hundredths| hundredths as f64 / 100.0)
+    }
+
+    proptest! {
+        #[test]
+        fn phases_come_back_as_they_were(
+            parts in proptest::collection::vec(proptest::option::of(hundredths()), 6),
+        ) {
+            let before = Phases {
+                spawn_ms: parts[0],
+                dns_ms: parts[1],
+                connect_ms: parts[2],
+                tls_ms: parts[3],
+                handshake_ms: parts[4],
+                list_ms: parts[5],
+            };
+            let mut packed = Vec::new();
+            phases(&mut packed, &before);
+            prop_assert_eq!(to_phases(&packed), before);
+        }
+
+        #[test]
+        fn a_process_tree_comes_back_as_it_was(
+            cpu_percent in hundredths(),
+            memory_bytes: u64,
+            open_files in proptest::option::of(0_u64..u64::MAX),
+            processes: u32,
+        ) {
+            let before = ProcessMetrics { cpu_percent, memory_bytes, open_files, processes };
+            let mut packed = Vec::new();
+            process(&mut packed, &before);
+            prop_assert_eq!(to_process(&packed), Some(before));
+        }
+
+        #[test]
+        fn damaged_rows_are_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = (to_phases(&bytes), to_process(&bytes), to_host(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_machine_comes_back_as_it_was_and_is_small() {
+        let mut before = mcpmon_testkit::samples::system_metrics();
+        let packed = host(&before);
+        assert_eq!(to_host(&packed), Some(before.clone()));
+        assert!(packed.len() < 160, "{} bytes", packed.len());
+        before.disk_percent = None;
+        before.cpu_percent = f64::NAN;
+        let read = to_host(&host(&before)).unwrap();
+        assert_eq!((read.disk_percent, read.cpu_percent), (None, 0.0));
+    }
+}

@@ -1,0 +1,288 @@
+//! The async half of the store: every call is one blocking task of the runtime.
+//!
+//! A future that is dropped leaves its task running, so the work happens whole or not at all.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use mcpmon_core::alert::{AlertState, Silence};
+use mcpmon_core::monitor::MonitorCommand;
+use mcpmon_core::state::StatusChange;
+use mcpmon_core::store::{
+    AlertQuery, AlertRecord, AuditEntry, Batch, CheckRecord, CommandQueue, Delivery, HostRecord,
+    IncidentLog, ListRecord, Page, PrunePlan, Pruned, RecordQuery, SampleStore, Settlement,
+    StoreError, StoredService, Transition,
+};
+use mcpmon_core::{ServiceName, Timestamp};
+use tokio::sync::Semaphore;
+
+use crate::database::{Database, OpenOptions};
+use crate::info::{IntegrityReport, StoreInfo};
+use crate::{file, head, incidents, prune, services};
+
+/// History in one SQLite file. Clones share it; the last one dropped closes it.
+///
+/// Times are kept to 10 µs, percentages and rates to two decimals. Needs a tokio runtime.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    database: Arc<Database>,
+    readers: Arc<Semaphore>,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`; unless read-only, makes it and its directory where they are
+    /// missing (for the owner alone), brings an older schema up to date, and takes it for this
+    /// process. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// Says whose the file is, what is wrong with it, or who else writes it. Nothing was changed
+    /// then.
+    pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, StoreError> {
+        let database = Database::open(path.as_ref(), options)?;
+        let readers = database.options().readers;
+        Ok(Self { database: Arc::new(database), readers: Arc::new(Semaphore::new(readers)) })
+    }
+
+    /// Opens the database beside its monitor, or without one: to ask, and to leave commands.
+    ///
+    /// # Errors
+    ///
+    /// As [`SqliteStore::open`]; also where there is no database yet.
+    pub fn reader(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open(path, OpenOptions { read_only: true, ..OpenOptions::default() })
+    }
+
+    /// Whether some process, this one included, has the database at `path` open for writing.
+    pub fn is_in_use(path: impl AsRef<Path>) -> bool {
+        file::locate(path.as_ref(), false).is_ok_and(|path| file::is_locked(&path))
+    }
+
+    /// The file, its directory resolved.
+    pub fn path(&self) -> &Path {
+        self.database.path()
+    }
+
+    /// What the database holds.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub async fn info(&self) -> Result<StoreInfo, StoreError> {
+        self.ask(StoreInfo::read).await
+    }
+
+    /// Whether the database is sound. Reads all of it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read at all; damage that was found is no error but the answer.
+    pub async fn check(&self) -> Result<IntegrityReport, StoreError> {
+        self.ask(IntegrityReport::read).await
+    }
+
+    #[cfg(test)]
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let database = Arc::clone(&self.database);
+        match tokio::task::spawn_blocking(move || work(&database)).await {
+            Ok(result) => result,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(StoreError::Closed),
+            },
+        }
+    }
+
+    /// Runs a question; so many at once as there are readers.
+    async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = Arc::clone(&self.readers).acquire_owned().await;
+        let permit = permit.map_err(|_| StoreError::Closed)?;
+        self.run(move |database| {
+            let _permit = permit;
+            work(database)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl SampleStore for SqliteStore {
+    async fn append(&self, batch: &Batch) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let batch = batch.clone();
+        self.run(move |database| {
+            database.write(|transaction, mirror| services::append(transaction, mirror, &batch))
+        })
+        .await
+    }
+
+    async fn services(&self) -> Result<Vec<StoredService>, StoreError> {
+        self.ask(|database| {
+            database.read(|connection, words| services::services(connection, words))
+        })
+        .await
+    }
+
+    async fn checks(&self, query: &RecordQuery) -> Result<Page<CheckRecord>, StoreError> {
+        let query = query.clone();
+        self.ask(move |database| {
+            database.read(|connection, words| head::page(connection, words, &query))
+        })
+        .await
+    }
+
+    async fn changes(&self, query: &RecordQuery) -> Result<Page<StatusChange>, StoreError> {
+        let query = query.clone();
+        self.ask(move |database| {
+            database.read(|connection, words| services::changes(connection, words, &query))
+        })
+        .await
+    }
+
+    async fn host(&self, query: &RecordQuery) -> Result<Page<HostRecord>, StoreError> {
+        let query = query.clone();
+        self.ask(move |database| database.read(|connection, _| services::host(connection, &query)))
+            .await
+    }
+
+    async fn last_host(&self) -> Result<Option<HostRecord>, StoreError> {
+        self.ask(|database| database.read(|connection, _| services::last_host(connection))).await
+    }
+
+    async fn lists(&self, service: &ServiceName) -> Result<Option<ListRecord>, StoreError> {
+        let service = service.clone();
+        self.ask(move |database| {
+            database.read(|connection, words| services::lists(connection, words, &service))
+        })
+        .await
+    }
+
+    async fn prune(&self, plan: &PrunePlan) -> Result<Pruned, StoreError> {
+        let plan = *plan;
+        self.run(move |database| {
+            let pruned =
+                database.write(|transaction, mirror| prune::step(transaction, mirror, &plan))?;
+            if pruned.rows > 0 {
+                return Ok(pruned);
+            }
+            let more = database.write(|transaction, _| prune::give_back(transaction))?;
+            Ok(Pruned { rows: 0, more })
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl IncidentLog for SqliteStore {
+    async fn states(&self) -> Result<Vec<AlertState>, StoreError> {
+        self.ask(|database| database.read(|connection, _| incidents::states(connection))).await
+    }
+
+    async fn commit(&self, transition: &Transition) -> Result<(), StoreError> {
+        let transition = transition.clone();
+        self.run(move |database| {
+            database.write(|transaction, _| incidents::commit(transaction, &transition))
+        })
+        .await
+    }
+
+    async fn due(
+        &self,
+        handler: &str,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        let handler = handler.to_owned();
+        self.ask(move |database| {
+            database.read(|connection, _| incidents::due(connection, &handler, now, limit))
+        })
+        .await
+    }
+
+    async fn settle(&self, delivery: i64, settlement: &Settlement) -> Result<(), StoreError> {
+        let settlement = settlement.clone();
+        self.run(move |database| {
+            database.write(|transaction, _| incidents::settle(transaction, delivery, &settlement))
+        })
+        .await
+    }
+
+    async fn alerts(&self, query: &AlertQuery) -> Result<Vec<AlertRecord>, StoreError> {
+        let query = query.clone();
+        self.ask(move |database| {
+            database.read(|connection, _| incidents::alerts(connection, &query))
+        })
+        .await
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        self.ask(move |database| {
+            database.read(|connection, _| incidents::dead_letters(connection, limit))
+        })
+        .await
+    }
+
+    async fn silences(&self, now: Timestamp) -> Result<Vec<Silence>, StoreError> {
+        self.ask(move |database| {
+            database.read(|connection, _| incidents::silences(connection, now))
+        })
+        .await
+    }
+
+    async fn put_silence(&self, silence: &Silence) -> Result<(), StoreError> {
+        let silence = silence.clone();
+        self.run(move |database| {
+            database.write(|transaction, _| incidents::put_silence(transaction, &silence))
+        })
+        .await
+    }
+
+    async fn record(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+        let entry = entry.clone();
+        self.run(move |database| {
+            database.write(|transaction, _| incidents::record(transaction, &entry))
+        })
+        .await
+    }
+
+    async fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        self.ask(move |database| database.read(|connection, _| incidents::audit(connection, limit)))
+            .await
+    }
+}
+
+#[async_trait]
+impl CommandQueue for SqliteStore {
+    async fn submit(&self, command: &MonitorCommand) -> Result<(), StoreError> {
+        let command = command.clone();
+        self.run(move |database| {
+            let left = database.write_commands(|connection, watch| {
+                incidents::submit(connection, watch, &command)
+            })?;
+            if left {
+                return Ok(());
+            }
+            let path = database.path().to_path_buf();
+            let message = "too many commands wait in it already; start the monitor that takes them";
+            Err(StoreError::Io { path, message: message.to_owned() })
+        })
+        .await
+    }
+
+    async fn take(&self) -> Result<Vec<MonitorCommand>, StoreError> {
+        self.run(|database| database.write_commands(incidents::take)).await
+    }
+}
