@@ -1,0 +1,290 @@
+//! The manager: rules, the states of their alerts, and who is told. One type for the engine and
+//! for programs that have numbers and want alerts.
+//!
+//! `evaluate_*` is the pure half: it takes numbers and `now` and returns what must be recorded and
+//! sent, in one [`Transition`] for one transaction; it does no I/O. [`AlertManager::check`] is the
+//! other half for programs without an outbox: it delivers to handlers held here.
+//!
+//! Where nothing fires, an evaluation allocates nothing per rule: a state exists only from the
+//! first firing verdict until it says nothing that matters any more.
+
+mod book;
+mod check;
+mod evaluate;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcpmon_core::alert::{Alert, AlertPhase, AlertState, Handler};
+use mcpmon_core::rule::{Rule, Scope};
+use mcpmon_core::service::{ServiceLimits, ServiceName};
+use mcpmon_core::settings::AlertConfig;
+use mcpmon_core::store::Transition;
+use mcpmon_core::time::Timestamp;
+
+use crate::machine::{self, Decision, Timing};
+use crate::routing::Routing;
+use book::Book;
+
+#[cfg(test)]
+mod tests;
+
+pub use check::{CheckOutcome, DeliveryReport};
+pub use evaluate::{Evaluated, ServiceView};
+
+/// Alerts kept for [`AlertManager::history`].
+const HISTORY: usize = 1_000;
+
+/// Judges numbers by rules, keeps what each rule thinks of each subject, and says who is told.
+pub struct AlertManager {
+    config: AlertConfig,
+    rules: Vec<Entry>,
+    routing: Routing,
+    handlers: Vec<Arc<dyn Handler>>,
+    book: Book,
+    history: VecDeque<Alert>,
+    limits: ServiceLimits,
+}
+
+/// A rule with what is asked of it once rather than at every evaluation.
+struct Entry {
+    rule: Arc<dyn Rule>,
+    scope: Scope,
+    timing: Timing,
+    window: Duration,
+    /// When its failure was last made an event.
+    complained: Option<Timestamp>,
+}
+
+impl AlertManager {
+    /// A manager without rules or handlers, with the usual cooldown.
+    pub fn new() -> Self {
+        Self::with_config(AlertConfig::default())
+    }
+
+    /// The same with another cooldown for rules that have none, or switched off.
+    pub fn with_config(config: AlertConfig) -> Self {
+        Self {
+            config,
+            rules: Vec::new(),
+            routing: Routing::default(),
+            handlers: Vec::new(),
+            book: Book::default(),
+            history: VecDeque::new(),
+            limits: ServiceLimits::default(),
+        }
+    }
+
+    /// Adds a rule, or replaces the one of its name; the state of its alerts stays.
+    pub fn add_rule(&mut self, rule: impl Rule + 'static) {
+        self.add_shared_rule(Arc::new(rule));
+    }
+
+    /// The same for a rule that is shared.
+    pub fn add_shared_rule(&mut self, rule: Arc<dyn Rule>) {
+        let policy = rule.policy();
+        let entry = Entry {
+            scope: rule.scope(),
+            timing: Timing::new(&policy, self.config.cooldown),
+            window: policy.window,
+            complained: None,
+            rule,
+        };
+        let same = |known: &Entry| known.rule.name() == entry.rule.name();
+        match self.rules.iter().position(same) {
+            Some(at) => self.rules[at] = entry,
+            None => self.rules.push(entry),
+        }
+    }
+
+    /// Takes a rule away, whose open alerts end without a word; `None` if there is no such rule.
+    /// The transition is for whoever records them.
+    pub fn remove_rule(&mut self, name: &str, now: Timestamp) -> Option<Transition> {
+        let at = self.rules.iter().position(|entry| entry.rule.name() == name)?;
+        self.rules.remove(at);
+        Some(self.end_where(|state| state.key.rule == name, now))
+    }
+
+    /// Exchanges all rules at once. States of rules that stay are kept; alerts of rules that are
+    /// gone end without a word.
+    pub fn set_rules(
+        &mut self,
+        rules: impl IntoIterator<Item = Arc<dyn Rule>>,
+        now: Timestamp,
+    ) -> Transition {
+        self.rules.clear();
+        for rule in rules {
+            self.add_shared_rule(rule);
+        }
+        self.end_orphans(now)
+    }
+
+    /// The rules, in the order they are evaluated.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<dyn Rule>> {
+        self.rules.iter().map(|entry| &entry.rule)
+    }
+
+    /// Exchanges switch and cooldown; takes effect for rules without a cooldown of their own too.
+    pub fn set_config(&mut self, config: AlertConfig) {
+        self.config = config;
+        for entry in &mut self.rules {
+            entry.timing = Timing::new(&entry.rule.policy(), self.config.cooldown);
+        }
+    }
+
+    /// Who is told of what. Without it, every handler is told everything.
+    pub fn set_routing(&mut self, routing: Routing) {
+        self.routing = routing;
+    }
+
+    /// Who is told of what.
+    pub fn routing(&self) -> &Routing {
+        &self.routing
+    }
+
+    /// The limits [`AlertManager::check`] judges by, which the built-in rules ask for.
+    pub fn set_limits(&mut self, limits: ServiceLimits) {
+        self.limits = limits;
+    }
+
+    /// Adds a handler that [`AlertManager::check`] delivers to, or replaces the one of its name.
+    pub fn add_handler(&mut self, handler: impl Handler + 'static) {
+        self.add_shared_handler(Arc::new(handler));
+    }
+
+    /// The same for a handler that is shared.
+    pub fn add_shared_handler(&mut self, handler: Arc<dyn Handler>) {
+        self.routing.add_handler(handler.name());
+        let same = |known: &Arc<dyn Handler>| known.name() == handler.name();
+        match self.handlers.iter().position(same) {
+            Some(at) => self.handlers[at] = handler,
+            None => self.handlers.push(handler),
+        }
+    }
+
+    /// Takes a handler away; says whether there was one.
+    pub fn remove_handler(&mut self, name: &str) -> bool {
+        self.handlers.retain(|handler| handler.name() != name);
+        self.routing.remove_handler(name)
+    }
+
+    /// The windows the rules of services look through, shortest first.
+    pub fn windows(&self) -> Vec<Duration> {
+        let mut windows: Vec<Duration> = self
+            .rules
+            .iter()
+            .filter(|entry| entry.scope == Scope::Service)
+            .map(|entry| entry.window)
+            .collect();
+        windows.sort_unstable();
+        windows.dedup();
+        windows
+    }
+
+    /// Whether any rule looks at this scope.
+    pub fn looks_at(&self, scope: Scope) -> bool {
+        self.config.enabled && self.rules.iter().any(|entry| entry.scope == scope)
+    }
+
+    /// Alerts that fired, oldest first, the last thousand; each as it ended, if it did.
+    pub fn history(&self) -> impl DoubleEndedIterator<Item = &Alert> {
+        self.history.iter()
+    }
+
+    /// States of alerts that fire now.
+    pub fn open(&self) -> impl Iterator<Item = &AlertState> {
+        self.book.states().filter(|state| state.phase == AlertPhase::Firing)
+    }
+
+    /// Takes up states as they were stored. Open alerts of rules that are gone end without a word,
+    /// in the transition that is returned.
+    pub fn restore(
+        &mut self,
+        states: impl IntoIterator<Item = AlertState>,
+        now: Timestamp,
+    ) -> Transition {
+        for state in states {
+            self.book.insert(state);
+        }
+        self.end_orphans(now)
+    }
+
+    /// A service is no longer watched: its open alerts end without a word, its states are dropped.
+    pub fn forget(&mut self, service: &ServiceName, now: Timestamp) -> Transition {
+        self.end_where(|state| state.key.service.as_ref() == Some(service), now)
+    }
+
+    /// The same for every service `is_watched` does not know; for after a restart or a reload.
+    pub fn forget_unwatched(
+        &mut self,
+        is_watched: impl Fn(&ServiceName) -> bool,
+        now: Timestamp,
+    ) -> Transition {
+        let is_gone = |state: &AlertState| {
+            let service = state.key.service.as_ref();
+            service.is_some_and(|service| !is_watched(service))
+        };
+        self.end_where(is_gone, now)
+    }
+
+    fn end_orphans(&mut self, now: Timestamp) -> Transition {
+        let known: Vec<Arc<dyn Rule>> = self.rules().cloned().collect();
+        let is_known = |name: &str| known.iter().any(|rule| rule.name() == name);
+        self.end_where(|state| !is_known(&state.key.rule), now)
+    }
+
+    fn end_where(&mut self, is_meant: impl Fn(&AlertState) -> bool, now: Timestamp) -> Transition {
+        let mut transition = Transition { at: now, ..Transition::default() };
+        for mut state in self.book.extract(is_meant) {
+            let decision = match state.phase {
+                AlertPhase::Firing => Decision::Resolve { tell: false },
+                AlertPhase::Pending => Decision::Lapse,
+                _ => continue,
+            };
+            machine::apply(&mut state, decision, now);
+            if let Some(alert) = state.alert.as_ref().filter(|alert| {
+                alert.resolved_at.is_some() && matches!(decision, Decision::Resolve { .. })
+            }) {
+                transition.alerts.push(alert.clone());
+                note_end(&mut self.history, alert);
+            }
+            transition.states.push(state);
+        }
+        transition
+    }
+}
+
+/// Keeps an alert that fired, and drops the oldest where there are too many.
+fn note_firing(history: &mut VecDeque<Alert>, alert: &Alert) {
+    if history.len() == HISTORY {
+        history.pop_front();
+    }
+    history.push_back(alert.clone());
+}
+
+/// Puts an alert's later shape in the place of its earlier one.
+fn note_end(history: &mut VecDeque<Alert>, alert: &Alert) {
+    if let Some(known) = history.iter_mut().rev().find(|known| known.id == alert.id) {
+        known.clone_from(alert);
+    }
+}
+
+impl Default for AlertManager {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for AlertManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules: Vec<&str> = self.rules.iter().map(|entry| entry.rule.name()).collect();
+        f.debug_struct("AlertManager")
+            .field("config", &self.config)
+            .field("rules", &rules)
+            .field("routing", &self.routing)
+            .field("open", &self.open().count())
+            .finish_non_exhaustive()
+    }
+}

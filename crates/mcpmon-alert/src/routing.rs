@@ -1,0 +1,231 @@
+//! Who is told: routes by level, rule and label. Without any route, everybody is told everything.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use mcpmon_core::alert::Alert;
+use mcpmon_core::settings::{HandlerSettings, RouteSettings, Settings};
+
+use crate::names::{did_you_mean, listed};
+use crate::rules::RuleSet;
+
+/// A route in a configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteConfigError {
+    /// Which entry of `[[routes]]`, from 0.
+    pub index: usize,
+    /// Which key, with the position in it: `handlers[1]`.
+    pub key: String,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+}
+
+impl RouteConfigError {
+    /// Where it stands in the settings: `routes[0].handlers[1]`.
+    pub fn path(&self) -> String {
+        format!("routes[{}].{}", self.index, self.key)
+    }
+}
+
+impl fmt::Display for RouteConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.path(), self.message)
+    }
+}
+
+impl std::error::Error for RouteConfigError {}
+
+/// The handlers of a configuration: what it says, or the console where it says nothing.
+pub fn handlers_or_console(settings: &Settings) -> Vec<HandlerSettings> {
+    if settings.handlers.is_empty() {
+        vec![HandlerSettings::new("console", "console")]
+    } else {
+        settings.handlers.clone()
+    }
+}
+
+/// Routes and the handlers there are.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Routing {
+    routes: Vec<RouteSettings>,
+    handlers: Vec<String>,
+}
+
+impl Routing {
+    /// Everybody is told everything.
+    pub fn to_all(handlers: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { routes: Vec::new(), handlers: handlers.into_iter().map(Into::into).collect() }
+    }
+
+    /// These routes among these handlers, taken as they are; without routes, everybody is told
+    /// everything.
+    pub fn new(
+        routes: Vec<RouteSettings>,
+        handlers: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        Self { routes, ..Self::to_all(handlers) }
+    }
+
+    /// The routes and handlers of a configuration.
+    ///
+    /// # Errors
+    ///
+    /// Every route that names a handler or a rule there is not, or no handler at all.
+    pub fn from_settings(
+        settings: &Settings,
+        rules: &RuleSet,
+    ) -> Result<Self, Vec<RouteConfigError>> {
+        let handlers: Vec<String> =
+            handlers_or_console(settings).into_iter().map(|handler| handler.name).collect();
+        let known_rules = rules.known_names(settings);
+        let mut errors = Vec::new();
+        for (index, route) in settings.routes.iter().enumerate() {
+            let mut check = |key: &str, what: &str, named: &[String], known: &[String]| {
+                for (position, name) in named.iter().enumerate() {
+                    if !known.contains(name) {
+                        errors.push(RouteConfigError {
+                            index,
+                            key: format!("{key}[{position}]"),
+                            message: unknown(what, name, known),
+                        });
+                    }
+                }
+            };
+            check("handlers", "handler", &route.handlers, &handlers);
+            check("rules", "rule", &route.rules, &known_rules);
+            if route.handlers.is_empty() {
+                errors.push(RouteConfigError {
+                    index,
+                    key: "handlers".to_owned(),
+                    message: "a route needs at least one handler".to_owned(),
+                });
+            }
+        }
+        if errors.is_empty() {
+            Ok(Self { routes: settings.routes.clone(), handlers })
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// Adds a handler; with routes, it is told only what they send it.
+    pub fn add_handler(&mut self, name: impl Into<String>) {
+        let name = name.into();
+        if !self.handlers.contains(&name) {
+            self.handlers.push(name);
+        }
+    }
+
+    /// Takes a handler away; says whether there was one.
+    pub fn remove_handler(&mut self, name: &str) -> bool {
+        let before = self.handlers.len();
+        self.handlers.retain(|handler| handler != name);
+        self.handlers.len() != before
+    }
+
+    /// Whether there is such a handler.
+    pub fn has_handler(&self, name: &str) -> bool {
+        self.handlers.iter().any(|handler| handler == name)
+    }
+
+    /// Who is told of an alert: every handler of every route that matches, each once.
+    pub fn receivers<'r>(&'r self, alert: &'r Alert) -> impl Iterator<Item = &'r str> {
+        self.handlers.iter().map(String::as_str).filter(move |handler| {
+            self.routes.is_empty()
+                || self.routes.iter().any(|route| {
+                    matches(route, alert) && route.handlers.iter().any(|name| name == handler)
+                })
+        })
+    }
+}
+
+fn matches(route: &RouteSettings, alert: &Alert) -> bool {
+    let has_label = |(name, value): (&String, &String), labels: &BTreeMap<String, String>| {
+        labels.get(name) == Some(value)
+    };
+    (route.levels.is_empty() || route.levels.contains(&alert.level))
+        && (route.rules.is_empty() || route.rules.contains(&alert.rule_name))
+        && route.labels.iter().all(|label| has_label(label, &alert.labels))
+}
+
+fn unknown(what: &str, name: &str, known: &[String]) -> String {
+    let hint = match did_you_mean(name, known.iter().map(String::as_str)) {
+        hint if hint.is_empty() => {
+            format!("; there are {}", listed(known.iter().map(String::as_str)))
+        }
+        hint => hint,
+    };
+    format!("there is no {what} `{name}`{hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mcpmon_core::status::Level;
+    use mcpmon_testkit::samples;
+
+    fn read(json: serde_json::Value) -> Result<Routing, Vec<RouteConfigError>> {
+        let settings: Settings = serde_json::from_value(json).unwrap();
+        let rules = RuleSet::from_settings(&settings).unwrap();
+        Routing::from_settings(&settings, &rules)
+    }
+
+    fn handlers() -> serde_json::Value {
+        serde_json::json!([{ "name": "screen", "type": "console" }, { "name": "ops", "type": "email" }])
+    }
+
+    #[track_caller]
+    fn check(routes: &serde_json::Value, level: Level, receivers: &[&str]) {
+        let routing = read(serde_json::json!({ "handlers": handlers(), "routes": routes }));
+        let mut alert = samples::alert("service_down", "files");
+        alert.level = level;
+        let routing = routing.unwrap();
+        let found: Vec<&str> = routing.receivers(&alert).collect();
+        assert_eq!(found, receivers);
+    }
+
+    #[test]
+    fn an_alert_goes_where_a_route_sends_it() {
+        let both = ["screen", "ops"];
+        check(&serde_json::json!([]), Level::Info, &both);
+        let by_level = serde_json::json!([
+            { "handlers": ["screen"] },
+            { "levels": ["error", "critical"], "handlers": ["ops", "screen"] },
+        ]);
+        check(&by_level, Level::Warning, &["screen"]);
+        check(&by_level, Level::Critical, &both);
+        let by_rule = serde_json::json!([{ "rules": ["slow_response"], "handlers": ["ops"] }]);
+        check(&by_rule, Level::Error, &[]);
+        let by_label =
+            |team: &str| serde_json::json!([{ "match": { "team": team }, "handlers": ["ops"] }]);
+        check(&by_label("platform"), Level::Error, &["ops"]);
+        check(&by_label("web"), Level::Error, &[]);
+    }
+
+    #[test]
+    fn a_route_to_nobody_is_a_mistake() {
+        let errors = read(serde_json::json!({ "handlers": handlers(), "routes": [
+            { "handlers": ["screen", "opps"] },
+            { "handlers": ["nobody"], "rules": ["service_dwn"] },
+            { "handlers": [] },
+        ]}))
+        .unwrap_err();
+        let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "`routes[0].handlers[1]`: there is no handler `opps`; did you mean `ops`?",
+                "`routes[1].handlers[0]`: there is no handler `nobody`; there are `screen`, `ops`",
+                "`routes[1].rules[0]`: there is no rule `service_dwn`; did you mean `service_down`?",
+                "`routes[2].handlers`: a route needs at least one handler",
+            ]
+        );
+    }
+
+    #[test]
+    fn without_handlers_there_is_the_console() {
+        let routing = read(serde_json::json!({})).unwrap();
+        assert!(routing.has_handler("console"));
+        assert_eq!(handlers_or_console(&Settings::default())[0].kind, "console");
+    }
+}
