@@ -1,0 +1,270 @@
+//! A running monitor as its owner holds it.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mcpmon_core::contract::{MonitorReport, ServiceStatusReport};
+use mcpmon_core::monitor::{
+    CommandError, EventStream, MonitorCommand, MonitorEvent, MonitorHandle, Snapshot,
+};
+use mcpmon_core::service::{ServiceName, ServiceSpec};
+use mcpmon_core::store::{
+    AlertQuery, AlertRecord, CheckRecord, Page, RecordQuery, Store, StoreError,
+};
+use mcpmon_core::window::DEFAULT_WINDOW;
+use mcpmon_core::{Clock, Handler, Rule, ServiceMetrics, Settings, Status, SystemMetrics};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::builder::StartError;
+use crate::world::World;
+
+/// What can be exchanged in a running monitor in one go.
+pub struct Change {
+    /// The new settings: intervals, thresholds, rules, routes.
+    pub settings: Settings,
+    /// All services there are to be. Those that did not change keep their sessions.
+    pub services: Vec<ServiceSpec>,
+    /// All handlers there are to be.
+    pub handlers: Vec<Arc<dyn Handler>>,
+}
+
+pub(crate) type Reply<T> = oneshot::Sender<T>;
+
+/// What the loop is asked to do.
+pub(crate) enum Request {
+    AddService(Box<ServiceSpec>, Reply<Result<(), CommandError>>),
+    RemoveService(ServiceName, Reply<Result<(), CommandError>>),
+    AddRule(Arc<dyn Rule>, Reply<()>),
+    RemoveRule(String, Reply<bool>),
+    AddHandler(Arc<dyn Handler>, Reply<()>),
+    RemoveHandler(String, Reply<bool>),
+    Apply(Box<Change>, Reply<Result<(), StartError>>),
+    ReloadFailed(String),
+    Command(MonitorCommand, Option<Reply<Result<(), CommandError>>>),
+    Stop,
+}
+
+/// What handle and loop share.
+pub(crate) struct Shared {
+    pub(crate) world: RwLock<World>,
+    pub(crate) events: broadcast::Sender<MonitorEvent>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+impl Shared {
+    pub(crate) fn read(&self) -> std::sync::RwLockReadGuard<'_, World> {
+        self.world.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> std::sync::RwLockWriteGuard<'_, World> {
+        self.world.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running monitor. Dropping it stops the loop without waiting; [`RunningMonitor::stop`] ends
+/// sessions and processes and writes what is left.
+pub struct RunningMonitor {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) requests: mpsc::UnboundedSender<Request>,
+    pub(crate) first_round: watch::Receiver<bool>,
+    pub(crate) task: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for RunningMonitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunningMonitor")
+            .field("running", &self.is_running())
+            .finish_non_exhaustive()
+    }
+}
+
+impl RunningMonitor {
+    /// Stops: no more checks, every session and process of ours ended, what was seen written, what
+    /// is due delivered once more. Takes about five seconds at most.
+    pub async fn stop(mut self) {
+        let _ = self.requests.send(Request::Stop);
+        if let Some(task) = self.task.take() {
+            let _ = task.await;
+        }
+    }
+
+    /// Whether the loop still runs.
+    pub fn is_running(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| !task.is_finished())
+    }
+
+    /// Waits until every service that is to be asked was asked once, and the results are stored
+    /// and judged.
+    pub async fn first_round(&self) {
+        let mut first_round = self.first_round.clone();
+        let _ = first_round.wait_for(|done| *done).await;
+    }
+
+    /// Every service, failing first, then by name.
+    pub fn services(&self) -> Vec<ServiceStatusReport> {
+        self.snapshot().services.clone()
+    }
+
+    /// The monitor itself, without its services.
+    pub fn report(&self) -> MonitorReport {
+        self.shared.read().report.clone()
+    }
+
+    /// A service's status; `None` if there is no such service.
+    pub fn service_status(&self, name: &str) -> Option<Status> {
+        self.shared.read().services.get(name).map(|watched| watched.state.status)
+    }
+
+    /// All that is known of a service.
+    pub fn service_info(&self, name: &str) -> Option<ServiceStatusReport> {
+        let now = self.shared.clock.now();
+        self.shared.read().services.get(name).map(|watched| watched.report(now))
+    }
+
+    /// A service's numbers over the last five minutes.
+    pub fn service_metrics(&self, name: &str) -> Option<ServiceMetrics> {
+        let now = self.shared.clock.now();
+        let world = self.shared.read();
+        world.services.get(name).map(|watched| watched.metrics(DEFAULT_WINDOW, now))
+    }
+
+    /// The machine, once it was measured.
+    pub fn system_metrics(&self) -> Option<SystemMetrics> {
+        self.shared.read().host.as_ref().map(|host| host.metrics.clone())
+    }
+
+    /// Stored checks.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn history(&self, query: &RecordQuery) -> Result<Page<CheckRecord>, StoreError> {
+        self.shared.store.checks(query).await
+    }
+
+    /// Stored alerts, newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn alerts(&self, query: &AlertQuery) -> Result<Vec<AlertRecord>, StoreError> {
+        self.shared.store.alerts(query).await
+    }
+
+    /// Watches one service more.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::ServiceExists`], [`CommandError::Stopped`].
+    pub async fn add_service(&self, service: ServiceSpec) -> Result<(), CommandError> {
+        self.ask(|reply| Request::AddService(Box::new(service), reply)).await?
+    }
+
+    /// Watches one service no more: its session is ended, its history stays.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::NoSuchService`], [`CommandError::Stopped`].
+    pub async fn remove_service(&self, name: &str) -> Result<(), CommandError> {
+        self.ask(|reply| Request::RemoveService(ServiceName::from(name), reply)).await?
+    }
+
+    /// Judges by one rule more; one of the same name is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Stopped`].
+    pub async fn add_rule(&self, rule: impl Rule + 'static) -> Result<(), CommandError> {
+        self.ask(|reply| Request::AddRule(Arc::new(rule), reply)).await
+    }
+
+    /// Judges by one rule less; says whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Stopped`].
+    pub async fn remove_rule(&self, name: &str) -> Result<bool, CommandError> {
+        self.ask(|reply| Request::RemoveRule(name.to_owned(), reply)).await
+    }
+
+    /// Tells one handler more; one of the same name is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Stopped`].
+    pub async fn add_handler(&self, handler: impl Handler + 'static) -> Result<(), CommandError> {
+        self.ask(|reply| Request::AddHandler(Arc::new(handler), reply)).await
+    }
+
+    /// Tells one handler less; says whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Stopped`].
+    pub async fn remove_handler(&self, name: &str) -> Result<bool, CommandError> {
+        self.ask(|reply| Request::RemoveHandler(name.to_owned(), reply)).await
+    }
+
+    /// Exchanges settings, services and handlers in one go; services that did not change keep
+    /// their sessions.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: nothing was exchanged.
+    pub async fn apply(&self, change: Change) -> Result<(), StartError> {
+        let asked = self.ask(|reply| Request::Apply(Box::new(change), reply)).await;
+        asked.unwrap_or_else(|stopped| Err(StartError::Rules(stopped.to_string())))
+    }
+
+    /// Notes that a new configuration could not be used, for whoever looks at the monitor.
+    pub fn reload_failed(&self, error: impl Into<String>) {
+        let _ = self.requests.send(Request::ReloadFailed(error.into()));
+    }
+
+    /// How long [`RunningMonitor::stop`] takes at the very most.
+    pub const STOP_WITHIN: Duration = crate::run::STOP_WITHIN;
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).map_err(|_| CommandError::Stopped)?;
+        answer.await.map_err(|_| CommandError::Stopped)
+    }
+}
+
+impl Drop for RunningMonitor {
+    fn drop(&mut self) {
+        let _ = self.requests.send(Request::Stop);
+    }
+}
+
+#[async_trait]
+impl MonitorHandle for RunningMonitor {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let now = self.shared.clock.now();
+        Arc::new(self.shared.read().snapshot(now))
+    }
+
+    fn subscribe(&self) -> Box<dyn EventStream> {
+        Box::new(Events(self.shared.events.subscribe()))
+    }
+
+    async fn command(&self, command: MonitorCommand) -> Result<(), CommandError> {
+        self.ask(|reply| Request::Command(command, Some(reply))).await?
+    }
+}
+
+struct Events(broadcast::Receiver<MonitorEvent>);
+
+#[async_trait]
+impl EventStream for Events {
+    async fn next(&mut self) -> Option<MonitorEvent> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(count)) => Some(MonitorEvent::Missed { count }),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What the loop does with what it hears: checks, samples of the machine, verdicts, and the store's
+//! answers.
+
+use std::sync::Arc;
+
+use mcpmon_core::SystemMetrics;
+use mcpmon_core::contract::HostReport;
+use mcpmon_core::monitor::MonitorEvent;
+use mcpmon_core::state::StatusChange;
+use mcpmon_core::store::{
+    AlertRecord, Batch, CheckRecord, HostRecord, ListRecord, StoreError, Transition,
+};
+
+use crate::run::{Engine, LATE};
+use crate::watcher::Observed;
+use crate::world::World;
+
+impl Engine {
+    /// Takes in one check.
+    pub(crate) fn observed(&mut self, observed: Observed) {
+        let Observed { service, generation, question, at, lag, mut observation } = observed;
+        let shared = Arc::clone(&self.shared);
+        let mut world = shared.write();
+        let world = &mut *world;
+        let Some(watched) = world.services.get_mut(&service) else {
+            return;
+        };
+        if watched.generation != generation {
+            return;
+        }
+        world.report.checks_total += 1;
+        if lag > LATE {
+            world.report.late_checks_total += 1;
+        }
+        let raw = observation.raw_status();
+        tracing::debug!(%service, question = question.as_str(), status = %raw,
+            code = observation.failure().map(|failure| failure.code.as_str()),
+            total = ?observation.total, "Checked");
+        let news = watched.is_news(question, raw);
+        if news {
+            watched.window.record(at, raw, observation.latency);
+        }
+        if observation.failure().is_none() {
+            observation.findings.extend(watched.error_rate_finding(at));
+        }
+        watched.note(question, &observation, news);
+        let change = watched.state.observe(&service, &observation, &watched.spec.limits, at);
+        watched.dirty = true;
+        if news {
+            let record = CheckRecord::new(service.clone(), at, question, &observation);
+            if self.shared.events.receiver_count() > 0 {
+                let _ = self.shared.events.send(MonitorEvent::Checked(Box::new(record.clone())));
+            }
+            self.buffer.batch.checks.push(record);
+        }
+        if let Some(lists) = observation.lists
+            && watched.lists_hash.as_ref() != Some(&lists.hash)
+        {
+            watched.lists_hash = Some(lists.hash.clone());
+            self.buffer.batch.lists.push(ListRecord { service, at, lists });
+        }
+        self.buffer.batch.facts.extend(watched.changed_facts());
+        self.note_change(change);
+    }
+
+    pub(crate) fn note_change(&mut self, change: Option<StatusChange>) {
+        if let Some(change) = change {
+            tracing::debug!(service = %change.service, from = %change.from, status = %change.status,
+                "Status changed");
+            let _ = self.shared.events.send(MonitorEvent::StatusChanged(Box::new(change.clone())));
+            self.buffer.batch.changes.push(change);
+        }
+    }
+
+    pub(crate) fn measured(&mut self, metrics: SystemMetrics) {
+        if !self.settings.performance_enabled() {
+            return;
+        }
+        let at = self.shared.clock.now();
+        self.buffer.batch.host.push(HostRecord { at, metrics: metrics.clone() });
+        self.shared.write().host = Some(HostReport { at, metrics });
+        self.host_dirty = true;
+    }
+
+    /// Runs rules for what changed, and hands on what came of it.
+    pub(crate) fn judge_services(&mut self) {
+        if !self.settings.monitoring.alerts_enabled {
+            return;
+        }
+        let now = self.shared.clock.now();
+        let shared = Arc::clone(&self.shared);
+        let mut world = shared.write();
+        let World { services, host, .. } = &mut *world;
+        let changed = std::mem::take(&mut self.host_dirty);
+        let host = host.as_ref().map(|host| (&host.metrics, changed));
+        let judged = self.judge.run(services, host, now);
+        world.report.rule_failures_total += judged.rule_failures;
+        for event in judged.events {
+            match &event {
+                MonitorEvent::AlertFired(record) | MonitorEvent::AlertResolved(record) => {
+                    world.note_alert(AlertRecord::clone(record));
+                }
+                MonitorEvent::RuleFailed { rule, error } => {
+                    tracing::warn!(%rule, %error, "Rule failed");
+                }
+                _ => {}
+            }
+            let _ = self.shared.events.send(event);
+        }
+        drop(world);
+        self.record(judged.transition);
+    }
+
+    /// Has a transition written at once, and its deliveries queued.
+    pub(crate) fn record(&mut self, transition: Option<Transition>) {
+        if let Some(transition) = transition {
+            self.commits_under_way += 1;
+            let _ = self.transitions.send(transition);
+        }
+    }
+
+    /// Hands the buffer to the store, unless the batch before is still being written.
+    pub(crate) fn write(&mut self) {
+        if self.writing.is_some() || self.buffer.batch.is_empty() {
+            return;
+        }
+        let batch = self.buffer.take();
+        let store = Arc::clone(&self.shared.store);
+        self.writing = Some(tokio::spawn(async move {
+            let result = store.append(&batch).await;
+            (batch, result)
+        }));
+    }
+
+    pub(crate) fn written(&mut self, batch: Batch, result: Result<(), StoreError>) {
+        self.writing = None;
+        match result {
+            Ok(()) => {
+                let mut world = self.shared.write();
+                let recovered = world.report.store_error.take().is_some();
+                world.report.waiting_samples = 0;
+                drop(world);
+                if recovered {
+                    let _ = self.shared.events.send(MonitorEvent::StoreRecovered);
+                    let outbox = Arc::clone(&self.outbox);
+                    tokio::spawn(async move {
+                        let _ = outbox.pay().await;
+                    });
+                }
+            }
+            Err(error) => {
+                self.buffer.put_back(batch);
+                self.store_failed(&error);
+            }
+        }
+        self.see_first_round();
+    }
+
+    pub(crate) fn store_failed(&mut self, error: &StoreError) {
+        let (waiting, dropped) = (self.buffer.waiting(), self.buffer.dropped());
+        let mut world = self.shared.write();
+        let report = &mut world.report;
+        report.waiting_samples = waiting;
+        report.dropped_samples_total = dropped;
+        let error = error.to_string();
+        if report.store_error.as_ref() != Some(&error) {
+            tracing::error!(%error, waiting, dropped, "Store cannot be written; samples wait in memory");
+            report.store_error = Some(error.clone());
+        }
+        drop(world);
+        let _ = self.shared.events.send(MonitorEvent::StoreFailed { error, waiting, dropped });
+    }
+
+    /// Says so once every service was asked, and what came of it is stored and judged.
+    pub(crate) fn see_first_round(&mut self) {
+        if !self.awaiting_first_round {
+            return;
+        }
+        let world = self.shared.read();
+        let asked = world.services.values().all(|watched| watched.checked);
+        let judged = !self.settings.monitoring.alerts_enabled
+            || world.services.values().all(|watched| !watched.dirty);
+        let store_works = world.report.store_error.is_none();
+        drop(world);
+        let stored = self.buffer.batch.is_empty() && self.writing.is_none();
+        if asked && judged && self.commits_under_way == 0 && (stored || !store_works) {
+            self.awaiting_first_round = false;
+            self.first_round.send_replace(true);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The monitoring loop as a library: schedule, ask, remember, judge, store, tell, shut down.
+//!
+//! The loop knows only ports: what asks a service, where samples are kept and who is told is
+//! chosen by whoever builds the [`Monitor`]. One task holds all state and takes events one after
+//! the other; everything that waits (probes, store, handlers) runs in tasks of its own.
+
+mod buffer;
+mod builder;
+mod deliver;
+mod handle;
+mod intake;
+mod judge;
+mod memory;
+mod orders;
+mod outbox;
+mod panic;
+mod retry;
+mod run;
+mod schedule;
+mod upkeep;
+mod watcher;
+mod world;
+
+pub use builder::{Monitor, MonitorBuilder, StartError};
+pub use handle::{Change, RunningMonitor};
+pub use memory::{MEMORY_SPAN, MemoryStore};

@@ -1,0 +1,383 @@
+//! The loop: one task that holds all state and takes events one after the other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcpmon_core::contract::MonitorReport;
+use mcpmon_core::service::{ServiceName, ServiceSpec};
+use mcpmon_core::store::{
+    AlertQuery, Batch, RecordQuery, Retention, Store, StoreError, Transition,
+};
+use mcpmon_core::window::RING_SPAN;
+use mcpmon_core::{Handler, ProbeFactory, Settings, SystemMetrics};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::buffer::SampleBuffer;
+use crate::builder::{MonitorBuilder, StartError};
+use crate::deliver::Deliverer;
+use crate::handle::{Request, RunningMonitor, Shared};
+use crate::judge::Judge;
+use crate::outbox::Outbox;
+use crate::schedule::Schedule;
+use crate::upkeep;
+use crate::watcher::{Observed, Pools};
+use crate::world::{Watched, World};
+
+/// Rules run, and a batch is written, this often.
+const TICK: Duration = Duration::from_secs(1);
+/// A check that begins later than this is counted.
+pub(crate) const LATE: Duration = Duration::from_secs(1);
+/// Watchers have so long to end their sessions.
+const CLOSE_WITHIN: Duration = Duration::from_secs(6);
+/// The last batch and the last deliveries have so long.
+const FLUSH_WITHIN: Duration = Duration::from_millis(1_500);
+/// All of it.
+pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(9);
+/// Events a slow subscriber may be behind before it misses some.
+const EVENT_BACKLOG: usize = 4_096;
+/// Results that may wait for the loop before watchers wait.
+const REPORT_BACKLOG: usize = 1_024;
+
+/// Everything that reaches the loop.
+enum Event {
+    Observed(Box<Observed>),
+    Measured(SystemMetrics),
+    Request(Request),
+    Written(Batch, Result<(), StoreError>),
+    Committed(Result<(), StoreError>),
+    WatcherGone,
+    Tick,
+}
+
+/// All state, held by one task.
+pub(crate) struct Engine {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) settings: Settings,
+    pub(crate) factory: Arc<dyn ProbeFactory>,
+    pub(crate) judge: Judge,
+    pub(crate) buffer: SampleBuffer,
+    pub(crate) pools: Pools,
+    pub(crate) generation: u64,
+    pub(crate) reports: mpsc::Sender<Observed>,
+    pub(crate) watchers: JoinSet<()>,
+    pub(crate) writing: Option<JoinHandle<(Batch, Result<(), StoreError>)>>,
+    pub(crate) transitions: mpsc::UnboundedSender<Transition>,
+    pub(crate) committed: mpsc::UnboundedReceiver<Result<(), StoreError>>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) queued: Arc<Notify>,
+    pub(crate) deliverers: HashMap<String, JoinHandle<()>>,
+    pub(crate) stopping: watch::Sender<bool>,
+    pub(crate) host_enabled: watch::Sender<bool>,
+    pub(crate) retention: watch::Sender<Retention>,
+    pub(crate) first_round: watch::Sender<bool>,
+    /// Commits on their way; a round is judged once none is.
+    pub(crate) commits_under_way: usize,
+    pub(crate) awaiting_first_round: bool,
+    pub(crate) host_dirty: bool,
+}
+
+/// Takes up what was stored, starts the loop and gives its handle.
+pub(crate) async fn start(
+    mut parts: MonitorBuilder,
+    factory: Arc<dyn ProbeFactory>,
+    store: Arc<dyn Store>,
+) -> Result<RunningMonitor, StartError> {
+    let handlers: Vec<String> =
+        parts.handlers.iter().map(|handler| handler.name().to_owned()).collect();
+    let mut judge = Judge::new(
+        &parts.settings,
+        parts.builtin_rules,
+        std::mem::take(&mut parts.rules),
+        &handlers,
+    )?;
+    let now = parts.clock.now();
+    let is_watched = |name: &ServiceName| parts.services.iter().any(|spec| spec.name == *name);
+    let ended = judge.restore(store.states().await?, is_watched, now);
+    let (events, _) = broadcast::channel(EVENT_BACKLOG);
+    let report = MonitorReport {
+        running: true,
+        version: parts.version.clone(),
+        started_at: Some(now),
+        interval_seconds: Some(parts.settings.monitoring.check_interval.as_secs_f64()),
+        ..MonitorReport::default()
+    };
+    let alerts = store.alerts(&AlertQuery { limit: 200, ..AlertQuery::default() }).await?;
+    let world = World { report, alerts: alerts.into(), ..World::default() };
+    let shared = Arc::new(Shared {
+        world: world.into(),
+        events,
+        clock: Arc::clone(&parts.clock),
+        store: Arc::clone(&store),
+    });
+
+    let (requests, request_queue) = mpsc::unbounded_channel();
+    let (reports, report_queue) = mpsc::channel(REPORT_BACKLOG);
+    let (samples, sample_queue) = mpsc::channel(4);
+    let (transitions, transition_queue) = mpsc::unbounded_channel();
+    let (done, committed) = mpsc::unbounded_channel();
+    let (stopping, _) = watch::channel(false);
+    let (host_enabled, host_switch) = watch::channel(parts.settings.performance_enabled());
+    let (retention, retention_setting) = watch::channel(Retention::from_settings(&parts.settings));
+    let (first_round, first_round_done) = watch::channel(false);
+    let outbox = Arc::new(Outbox::new(Arc::clone(&store)));
+    let queued = Arc::new(Notify::new());
+
+    let mut upkeep = JoinSet::new();
+    upkeep.spawn(upkeep::prune(Arc::clone(&store), Arc::clone(&parts.clock), retention_setting));
+    upkeep.spawn(upkeep::take_commands(Arc::clone(&store), requests.clone()));
+    if let Some(host) = parts.host.take() {
+        upkeep.spawn(upkeep::measure(host, host_switch, samples));
+    }
+    let committer =
+        tokio::spawn(commit_all(Arc::clone(&outbox), transition_queue, done, Arc::clone(&queued)));
+
+    let mut engine = Engine {
+        shared: Arc::clone(&shared),
+        buffer: SampleBuffer::new(parts.settings.data_collection.metrics_buffer_size),
+        pools: Pools::new(),
+        settings: parts.settings,
+        factory,
+        judge,
+        generation: 0,
+        reports,
+        watchers: JoinSet::new(),
+        writing: None,
+        transitions,
+        committed,
+        outbox,
+        queued,
+        deliverers: HashMap::new(),
+        stopping,
+        host_enabled,
+        retention,
+        first_round,
+        commits_under_way: 0,
+        awaiting_first_round: true,
+        host_dirty: false,
+    };
+    engine.take_up(parts.services, now).await?;
+    engine.record(ended);
+    for handler in parts.handlers {
+        engine.feed(handler);
+    }
+    let task =
+        tokio::spawn(engine.run(report_queue, sample_queue, request_queue, upkeep, committer));
+    Ok(RunningMonitor { shared, requests, first_round: first_round_done, task: Some(task) })
+}
+
+/// Writes transitions in order, at once.
+async fn commit_all(
+    outbox: Arc<Outbox>,
+    mut transitions: mpsc::UnboundedReceiver<Transition>,
+    done: mpsc::UnboundedSender<Result<(), StoreError>>,
+    queued: Arc<Notify>,
+) {
+    while let Some(transition) = transitions.recv().await {
+        let result = outbox.commit(transition).await;
+        queued.notify_waiters();
+        if done.send(result).is_err() {
+            return;
+        }
+    }
+}
+
+impl Engine {
+    /// Watches `services`, with what the store knows of them.
+    async fn take_up(
+        &mut self,
+        services: Vec<ServiceSpec>,
+        now: mcpmon_core::Timestamp,
+    ) -> Result<(), StartError> {
+        let store = Arc::clone(&self.shared.store);
+        let mut stored: HashMap<ServiceName, _> = store
+            .services()
+            .await?
+            .into_iter()
+            .map(|stored| (stored.facts.service.clone(), stored))
+            .collect();
+        let spread = Schedule::spread(services.len(), self.settings.monitoring.check_interval);
+        let mut watched: BTreeMap<ServiceName, Watched> = BTreeMap::new();
+        for spec in services {
+            let spec = Arc::new(spec);
+            self.generation += 1;
+            let mut one = Watched::new(Arc::clone(&spec), self.generation, self.judge.reach(), now);
+            if let Some(known) = stored.remove(&spec.name) {
+                one.restore(&known);
+            }
+            one.lists_hash = store.lists(&spec.name).await?.map(|record| record.lists.hash);
+            watched.insert(spec.name.clone(), one);
+        }
+        // What is watched no longer stays in the history, marked so.
+        for gone in stored.into_values().filter(|stored| stored.facts.watched) {
+            let mut facts = gone.facts;
+            facts.watched = false;
+            self.buffer.batch.facts.push(facts);
+        }
+        let reach = self.judge.reach().max(RING_SPAN);
+        let mut query = RecordQuery::all().since(now.saturating_sub(reach));
+        loop {
+            let page = store.checks(&query).await?;
+            for check in &page.items {
+                if let Some(one) = watched.get_mut(&check.service) {
+                    one.replay(check);
+                }
+            }
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
+        }
+        let shared = Arc::clone(&self.shared);
+        let mut world = shared.write();
+        for (name, mut one) in watched {
+            self.wake(&mut one, spread, now);
+            world.services.insert(name, one);
+        }
+        Ok(())
+    }
+
+    /// Gives one handler a task that feeds it.
+    pub(crate) fn feed(&mut self, handler: Arc<dyn Handler>) {
+        let name = handler.name().to_owned();
+        let deliverer = Deliverer {
+            handler,
+            outbox: Arc::clone(&self.outbox),
+            queued: Arc::clone(&self.queued),
+            shared: Arc::clone(&self.shared),
+            stopping: self.stopping.subscribe(),
+        };
+        if let Some(replaced) = self.deliverers.insert(name, tokio::spawn(deliverer.run())) {
+            replaced.abort();
+        }
+    }
+
+    async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<Observed>,
+        mut samples: mpsc::Receiver<SystemMetrics>,
+        mut requests: mpsc::UnboundedReceiver<Request>,
+        upkeep: JoinSet<()>,
+        committer: JoinHandle<()>,
+    ) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut samples_open = true;
+        self.see_first_round();
+        loop {
+            let event = tokio::select! {
+                biased;
+                request = requests.recv() => match request {
+                    Some(Request::Stop) | None => break,
+                    Some(request) => Event::Request(request),
+                },
+                _ = ticks.tick() => Event::Tick,
+                result = finished(&mut self.writing) => Event::Written(result.0, result.1),
+                Some(result) = self.committed.recv() => Event::Committed(result),
+                Some(observed) = reports.recv() => Event::Observed(Box::new(observed)),
+                sample = samples.recv(), if samples_open => match sample {
+                    Some(sample) => Event::Measured(sample),
+                    None => {
+                        samples_open = false;
+                        continue;
+                    }
+                },
+                Some(_) = self.watchers.join_next() => Event::WatcherGone,
+            };
+            self.take(event);
+        }
+        self.stop(reports, upkeep, committer).await;
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Observed(observed) => self.observed(*observed),
+            Event::Measured(metrics) => self.measured(metrics),
+            Event::Request(request) => self.request(request),
+            Event::Written(batch, result) => self.written(batch, result),
+            Event::Committed(result) => {
+                self.commits_under_way = self.commits_under_way.saturating_sub(1);
+                if let Err(error) = result {
+                    self.store_failed(&error);
+                }
+                self.see_first_round();
+            }
+            Event::WatcherGone => {}
+            Event::Tick => {
+                self.judge_services();
+                self.write();
+                self.see_first_round();
+            }
+        }
+    }
+
+    /// Ends sessions and processes, writes what was seen, delivers what is due.
+    async fn stop(
+        mut self,
+        mut reports: mpsc::Receiver<Observed>,
+        mut upkeep: JoinSet<()>,
+        committer: JoinHandle<()>,
+    ) {
+        for watched in self.shared.write().services.values_mut() {
+            // A dropped sender is an order to stop.
+            watched.orders = None;
+        }
+        let closing = async {
+            loop {
+                tokio::select! {
+                    gone = self.watchers.join_next() => if gone.is_none() { break },
+                    // A watcher that has something to report must not wait for us.
+                    Some(_) = reports.recv() => {}
+                }
+            }
+        };
+        if timeout(CLOSE_WITHIN, closing).await.is_err() {
+            tracing::warn!("Some sessions did not end in time and were dropped");
+        }
+        upkeep.abort_all();
+        self.judge_services();
+        if let Some(writing) = self.writing.take()
+            && let Ok(Ok((batch, Err(_)))) = timeout(FLUSH_WITHIN, writing).await
+        {
+            self.buffer.put_back(batch);
+        }
+        if !self.buffer.batch.is_empty() {
+            let batch = self.buffer.take();
+            match timeout(FLUSH_WITHIN, self.shared.store.append(&batch)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "The last samples could not be written"),
+                Err(_) => tracing::error!("The last samples could not be written in time"),
+            }
+        }
+        // Closing the channel lets the committer end once everything is written.
+        let (nobody, _) = mpsc::unbounded_channel();
+        drop(std::mem::replace(&mut self.transitions, nobody));
+        let _ = timeout(FLUSH_WITHIN, committer).await;
+        self.stopping.send_replace(true);
+        let deliveries = async {
+            for (_, task) in self.deliverers.drain() {
+                let _ = task.await;
+            }
+        };
+        if timeout(FLUSH_WITHIN, deliveries).await.is_err() {
+            tracing::warn!("Some notifications wait in the outbox for the next start");
+        }
+        self.shared.write().report.running = false;
+    }
+}
+
+/// The result of the batch being written; never, while none is.
+async fn finished(
+    writing: &mut Option<JoinHandle<(Batch, Result<(), StoreError>)>>,
+) -> (Batch, Result<(), StoreError>) {
+    match writing {
+        None => std::future::pending().await,
+        Some(task) => match task.await {
+            Ok(result) => result,
+            // The store panicked: the batch is lost with it, and said so.
+            Err(_) => (Batch::default(), Err(StoreError::Closed)),
+        },
+    }
+}

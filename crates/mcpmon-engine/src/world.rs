@@ -1,0 +1,257 @@
+//! Everything the monitor knows at this moment, shared between the loop that changes it and those
+//! who look at it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcpmon_core::contract::{
+    HostReport, MonitorReport, ServiceReport, ServiceStatusReport, as_millis,
+};
+use mcpmon_core::monitor::Snapshot;
+use mcpmon_core::observation::Conversation;
+use mcpmon_core::service::{ServiceName, ServiceSpec};
+use mcpmon_core::store::{AlertRecord, CheckRecord, ServiceFacts, StoredService};
+use mcpmon_core::window::DEFAULT_WINDOW;
+use mcpmon_core::{
+    Failure, Finding, FindingCode, Observation, Phases, Question, ServiceMetrics, ServiceState,
+    Status, Timestamp, Window,
+};
+use tokio::sync::mpsc;
+
+use crate::watcher::Order;
+
+/// Alerts shown in a snapshot, at most.
+const SHOWN_ALERTS: usize = 200;
+/// A finding on the error rate wants so many checks.
+const ERROR_RATE_SAMPLES: u64 = 5;
+
+/// One service and all that is known of it.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) spec: Arc<ServiceSpec>,
+    pub(crate) generation: u64,
+    /// How its watcher is told things; `None` while it is not asked.
+    pub(crate) orders: Option<mpsc::UnboundedSender<Order>>,
+    pub(crate) state: ServiceState,
+    pub(crate) window: Window,
+    conversation: Conversation,
+    last: Option<LastCheck>,
+    last_raw: Status,
+    /// Facts as last given to the store.
+    pub(crate) facts: Option<ServiceFacts>,
+    /// Hash of the lists as last given to the store.
+    pub(crate) lists_hash: Option<String>,
+    /// Whether a rule's inputs changed since rules last ran.
+    pub(crate) dirty: bool,
+    pub(crate) checked: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LastCheck {
+    latency: Option<Duration>,
+    total: Duration,
+    phases: Phases,
+}
+
+impl Watched {
+    pub(crate) fn new(
+        spec: Arc<ServiceSpec>,
+        generation: u64,
+        window: Duration,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            spec,
+            generation,
+            orders: None,
+            state: ServiceState::new(now),
+            window: Window::new(window),
+            conversation: Conversation::default(),
+            last: None,
+            last_raw: Status::Unknown,
+            facts: None,
+            lists_hash: None,
+            dirty: true,
+            checked: false,
+        }
+    }
+
+    /// Takes up what the store last knew.
+    pub(crate) fn restore(&mut self, stored: &StoredService) {
+        let state = &mut self.state;
+        state.seen = stored.last_check.is_some();
+        state.status = stored.status;
+        state.since = stored.since;
+        state.failure.clone_from(&stored.failure);
+        state.findings.clone_from(&stored.findings);
+        state.restarts = stored.facts.restarts;
+        state.available_since =
+            stored.facts.available_since.filter(|_| stored.status.is_available());
+        state.last_error = stored.failure.as_ref().map(ToString::to_string);
+        self.conversation.clone_from(&stored.facts.conversation);
+        self.window.note(stored.facts.tools_count, None, None);
+        if let Some(check) = &stored.last_check {
+            self.last = Some(LastCheck {
+                latency: check.latency,
+                total: check.total,
+                phases: check.phases,
+            });
+            self.last_raw = check.status;
+        }
+        self.facts = Some(stored.facts.clone());
+    }
+
+    /// Takes in a check that was stored before this monitor started: numbers, not status.
+    pub(crate) fn replay(&mut self, check: &CheckRecord) {
+        self.window.record(check.at, check.status, check.latency);
+        let state = &mut self.state;
+        if mcpmon_core::window::is_failed(check.status) {
+            state.consecutive_failures = state.consecutive_failures.saturating_add(1);
+            state.consecutive_successes = 0;
+        } else if check.status.is_available() {
+            state.consecutive_successes = state.consecutive_successes.saturating_add(1);
+            state.consecutive_failures = 0;
+        }
+    }
+
+    /// Whether this check is kept: a heartbeat only when it changes the result.
+    pub(crate) fn is_news(&self, question: Question, raw: Status) -> bool {
+        question != Question::Heartbeat || raw != self.last_raw
+    }
+
+    /// Takes in what a check saw besides its result.
+    pub(crate) fn note(&mut self, question: Question, observation: &Observation, news: bool) {
+        self.last_raw = observation.raw_status();
+        self.checked = true;
+        if observation.failure().is_none() {
+            self.conversation.clone_from(&observation.conversation);
+        }
+        self.window.note(
+            observation.tools_count,
+            observation.active_connections,
+            observation.process,
+        );
+        if question != Question::Heartbeat || news {
+            self.last = Some(LastCheck {
+                latency: observation.latency,
+                total: observation.total,
+                phases: observation.phases,
+            });
+        }
+    }
+
+    /// The finding that too many of its checks fail, for a service that works now and has for the
+    /// whole window: an outage that is over is no reason to call it degraded.
+    pub(crate) fn error_rate_finding(&self, now: Timestamp) -> Option<Finding> {
+        let since = self.state.available_since?;
+        if now.since(since) < DEFAULT_WINDOW {
+            return None;
+        }
+        let metrics = self.metrics(DEFAULT_WINDOW, now);
+        let limit = self.spec.limits.error_rate_threshold;
+        let too_many =
+            metrics.error_rate > limit && metrics.error_rate_samples >= ERROR_RATE_SAMPLES;
+        too_many.then(|| {
+            let percent = metrics.error_rate * 100.0;
+            let message = format!(
+                "{} of {} checks in 5 minutes failed ({percent:.1} %)",
+                metrics.failed_checks, metrics.total_checks
+            );
+            Finding::new(FindingCode::HighErrorRate, message)
+                .with("error_rate", metrics.error_rate)
+                .with("samples", metrics.error_rate_samples)
+        })
+    }
+
+    pub(crate) fn metrics(&self, span: Duration, now: Timestamp) -> ServiceMetrics {
+        self.window.metrics(&self.spec.name, &self.state, span, now)
+    }
+
+    /// What the store should know of it, if that changed.
+    pub(crate) fn changed_facts(&mut self) -> Option<ServiceFacts> {
+        let facts = ServiceFacts {
+            service: self.spec.name.clone(),
+            transport: self.spec.transport.as_str().to_owned(),
+            conversation: self.conversation.clone(),
+            tools_count: self.window.tools_count(),
+            restarts: self.state.restarts,
+            available_since: self.state.available_since,
+            watched: true,
+        };
+        if self.facts.as_ref() == Some(&facts) {
+            return None;
+        }
+        self.facts = Some(facts.clone());
+        Some(facts)
+    }
+
+    /// The status it has without being asked, if it is not to be asked.
+    pub(crate) fn resting(&self) -> Option<(Status, Option<Failure>)> {
+        resting(&self.spec)
+    }
+
+    pub(crate) fn report(&self, now: Timestamp) -> ServiceStatusReport {
+        let name = self.spec.name.clone();
+        let transport = self.spec.transport.as_str();
+        let mut check = ServiceReport::unasked(name, transport, self.state.status);
+        check.protocol_version.clone_from(&self.conversation.protocol_version);
+        check.era = self.conversation.era;
+        check.server.clone_from(&self.conversation.server);
+        check.tools_count = self.window.tools_count();
+        check.failure.clone_from(&self.state.failure);
+        check.findings.clone_from(&self.state.findings);
+        if let Some(last) = self.last {
+            check.latency_ms = last.latency.map(as_millis);
+            check.total_ms = Some(as_millis(last.total));
+            check.phases = last.phases;
+        }
+        let metrics = self.metrics(DEFAULT_WINDOW, now);
+        ServiceStatusReport { check, since: self.state.since, metrics: Some(metrics) }
+    }
+}
+
+/// The status a service has without being asked: `paused` when disabled or not consented to,
+/// `unknown` when its entry cannot be used; `None` when it is to be asked.
+pub(crate) fn resting(spec: &ServiceSpec) -> Option<(Status, Option<Failure>)> {
+    if let Some(failure) = &spec.invalid {
+        return Some((Status::Unknown, Some(failure.clone())));
+    }
+    let passive = spec.mode == mcpmon_core::service::WatchMode::Passive;
+    let paused = !spec.enabled || spec.paused_because.is_some() || passive;
+    paused.then_some((Status::Paused, None))
+}
+
+/// The monitor's present.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) services: BTreeMap<ServiceName, Watched>,
+    pub(crate) host: Option<HostReport>,
+    pub(crate) report: MonitorReport,
+    /// Newest first.
+    pub(crate) alerts: VecDeque<AlertRecord>,
+}
+
+impl World {
+    pub(crate) fn snapshot(&self, now: Timestamp) -> Snapshot {
+        let mut services: Vec<ServiceStatusReport> =
+            self.services.values().map(|watched| watched.report(now)).collect();
+        services.sort_by_cached_key(|service| service.check.order());
+        Snapshot {
+            at: now,
+            monitor: self.report.clone(),
+            services,
+            host: self.host.clone(),
+            alerts: self.alerts.iter().cloned().collect(),
+        }
+    }
+
+    /// Notes an alert as it now is.
+    pub(crate) fn note_alert(&mut self, record: AlertRecord) {
+        match self.alerts.iter_mut().find(|known| known.alert.id == record.alert.id) {
+            Some(known) => *known = record,
+            None => self.alerts.push_front(record),
+        }
+        self.alerts.truncate(SHOWN_ALERTS);
+    }
+}
