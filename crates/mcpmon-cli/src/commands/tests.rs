@@ -1,0 +1,326 @@
+//! Whole commands, from their arguments to what they print, over a history of two services.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use clap::Parser as _;
+use mcpmon_core::state::StatusChange;
+use mcpmon_core::store::{
+    Batch, HostRecord, IncidentLog as _, ListRecord, SampleStore as _, ServiceFacts, Transition,
+};
+use mcpmon_core::{AlertPhase, AlertState, FailureCode, Status, Timestamp};
+use mcpmon_store::{OpenOptions, SqliteStore};
+use mcpmon_testkit::samples;
+
+use crate::app::{App, Cli, finish};
+use crate::exit::Exit;
+use crate::output::Output;
+
+/// Long before any clock this could run under: nothing of it is inside a window that ends now.
+const LONG_AGO: Timestamp = Timestamp::from_millis(1_577_836_800_000);
+
+fn at(seconds: u64) -> Timestamp {
+    LONG_AGO.saturating_add(Duration::from_secs(seconds))
+}
+
+fn service(name: &str, status: Status) -> (ServiceFacts, StatusChange) {
+    let facts = ServiceFacts {
+        service: name.into(),
+        transport: "http".to_owned(),
+        conversation: samples::answered().conversation,
+        tools_count: Some(2),
+        restarts: 0,
+        available_since: None,
+        watched: true,
+    };
+    let failure = status.is_down().then(|| samples::failure(FailureCode::ConnectionRefused));
+    let change = StatusChange {
+        service: name.into(),
+        at: at(3),
+        from: Status::Unknown,
+        status,
+        since: at(3),
+        failure,
+        findings: Vec::new(),
+    };
+    (facts, change)
+}
+
+async fn fill(path: &Path) {
+    let store = SqliteStore::open(path, OpenOptions::default()).unwrap();
+    let (good, bad) = (service("good", Status::Running), service("bad", Status::Stopped));
+    let batch = Batch {
+        checks: vec![
+            samples::check("good", at(1)),
+            samples::failed_check("bad", at(2), FailureCode::ConnectionRefused),
+        ],
+        facts: vec![good.0, bad.0],
+        changes: vec![good.1, bad.1],
+        lists: vec![ListRecord {
+            service: "good".into(),
+            at: at(1),
+            lists: samples::lists(&["read", "write"]),
+        }],
+        host: vec![HostRecord { at: at(2), metrics: samples::system_metrics() }],
+    };
+    store.append(&batch).await.unwrap();
+    let mut alert = samples::alert("service_down", "bad");
+    alert.timestamp = at(3);
+    let mut state = AlertState::new(alert.key(), at(3));
+    (state.phase, state.alert) = (AlertPhase::Firing, Some(alert.clone()));
+    let transition =
+        Transition { states: vec![state], alerts: vec![alert], deliveries: Vec::new(), at: at(3) };
+    store.commit(&transition).await.unwrap();
+}
+
+#[derive(Clone, Default)]
+struct Page(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Page {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A state directory, with a history in it.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(fill(&dir.path().join("mcpmon.db")));
+        Self(dir)
+    }
+
+    /// What a command line prints on standard output, and how it ends.
+    fn run(&self, line: &str) -> (String, Exit) {
+        let dir = self.0.path().to_str().unwrap();
+        let line = line.replace("DIR", dir);
+        let words = ["mcpmon", "--state-dir", dir].into_iter().chain(line.split_whitespace());
+        let cli = Cli::try_parse_from(words).unwrap();
+        let page = Page::default();
+        let output = Output::to_writer(page.clone());
+        let exit = finish(App::new().dispatch(cli, &output), &output);
+        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        (text.replace(dir, "DIR"), exit)
+    }
+
+    fn prints(&self, line: &str) -> String {
+        let (text, exit) = self.run(line);
+        assert_eq!(exit, Exit::Ok, "{text}");
+        text
+    }
+}
+
+/// What differs from run to run, or from build to build, is named instead.
+fn redacted(test: impl FnOnce()) {
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r#""(at|export_time)": "20(2[1-9]|[3-9]\d)[^"]+""#, r#""$1": "[now]""#);
+    settings.add_filter(r#""sqlite_version": "[^"]+""#, r#""sqlite_version": "[version]""#);
+    settings.add_filter(r#""version": "\d+\.\d+\.\d+""#, r#""version": "[version]""#);
+    settings.add_filter(r#""([a-z]+_bytes|bytes_per_check)": [\d.]+"#, r#""$1": "[bytes]""#);
+    settings.add_filter(r#""schema_version": \d+"#, r#""schema_version": "[number]""#);
+    settings.bind(test);
+}
+
+#[test]
+fn every_reading_command_answers_in_json() {
+    let home = Home::new();
+    redacted(|| {
+        insta::assert_snapshot!("status", home.prints("status --output json"));
+        insta::assert_snapshot!("alerts", home.prints("alerts --output json"));
+        insta::assert_snapshot!("tools", home.prints("tools --output json"));
+        insta::assert_snapshot!("db_info", home.prints("db info --output json"));
+        insta::assert_snapshot!("db_check", home.prints("db check --output json"));
+    });
+}
+
+#[test]
+fn config_check_answers_in_json_right_or_wrong() {
+    let home = Home::new();
+    let right =
+        "[monitoring]\nmax_database_size = '1GB'\n[services.a]\nurl = 'http://${UNSET_}/'\n";
+    std::fs::write(home.0.path().join("right.toml"), right).unwrap();
+    std::fs::write(home.0.path().join("wrong.toml"), "[monitorin]\n").unwrap();
+    insta::assert_snapshot!(home.prints("config check --output json --config DIR/right.toml"), @r#"
+    {
+      "schema": "mcpmon/config-check/v1",
+      "path": "DIR/right.toml",
+      "ok": true,
+      "problems": [],
+      "notes": [
+        "a is not checked: `a` in DIR/right.toml:3:11, `url`: variable `UNSET_` is not set"
+      ],
+      "not_in_effect": [
+        {
+          "key": "monitoring.max_database_size",
+          "line": 2,
+          "waits_for": "retention by size"
+        }
+      ],
+      "services": 1,
+      "rules": 0,
+      "handlers": 0
+    }
+    "#);
+    let (text, exit) = home.run("config check --output json --config DIR/wrong.toml");
+    assert_eq!(exit, Exit::Usage);
+    insta::assert_snapshot!(text, @r#"
+    {
+      "schema": "mcpmon/config-check/v1",
+      "path": "DIR/wrong.toml",
+      "ok": false,
+      "problems": [
+        {
+          "path": "DIR/wrong.toml",
+          "line": 1,
+          "column": 2,
+          "message": "unknown key `monitorin`; did you mean `monitoring`?"
+        }
+      ],
+      "notes": [],
+      "not_in_effect": [],
+      "services": 0,
+      "rules": 0,
+      "handlers": 0
+    }
+    "#);
+}
+
+#[test]
+fn alerts_are_chosen_by_time_and_state() {
+    let home = Home::new();
+    assert!(home.prints("alerts").contains("service_down"));
+    assert!(home.prints("alerts --active").contains("firing"));
+    assert_eq!(home.prints("alerts --since 1h"), "");
+}
+
+#[test]
+fn an_unknown_service_is_wrong_usage() {
+    let home = Home::new();
+    assert_eq!(home.run("tools god"), (String::new(), Exit::Usage));
+    assert!(home.prints("tools good").contains("write"));
+}
+
+#[test]
+fn an_export_names_its_file_and_replaces_none_unasked() {
+    let home = Home::new();
+    let line = "export json --file DIR/out.json";
+    assert_eq!(home.prints(line), "DIR/out.json\n");
+    assert_eq!(home.run(line).1, Exit::Usage);
+    assert_eq!(home.run(&format!("{line} --force")).1, Exit::Ok);
+    assert!(home.prints("export csv --service good --file -").lines().count() == 2);
+    assert_eq!(home.run("export csv").1, Exit::Usage);
+    let nothing = "export csv --service nobody --file DIR/nobody.csv";
+    assert_eq!(home.run(nothing), (String::new(), Exit::NotWell));
+    assert!(!home.0.path().join("nobody.csv").exists());
+}
+
+#[test]
+fn without_a_history_reading_commands_could_not_run() {
+    let empty = Home(tempfile::tempdir().unwrap());
+    for line in ["status", "alerts", "tools", "export json", "db info"] {
+        assert_eq!(empty.run(line), (String::new(), Exit::CouldNotRun), "{line}");
+    }
+    assert_eq!(std::fs::read_dir(empty.0.path()).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
+fn init_writes_a_right_configuration_once() {
+    let home = Home::new();
+    let line = "init DIR/mcpmon.toml";
+    assert_eq!(home.prints(line), "DIR/mcpmon.toml\n");
+    assert_eq!(home.run(line).1, Exit::Usage);
+    assert!(home.prints("config check --config DIR/mcpmon.toml").contains("right"));
+}
+
+#[test]
+fn scripts_pages_and_schema_are_printed() {
+    let home = Home::new();
+    assert!(home.prints("completions fish").contains("mcpmon"));
+    assert!(home.prints("man").contains(".TH mcpmon"));
+    let schema: serde_json::Value = serde_json::from_str(&home.prints("config schema")).unwrap();
+    assert_eq!(schema["additionalProperties"], false);
+    home.prints("man --dir DIR/man");
+    assert!(home.0.path().join("man/mcpmon-up.1").exists());
+}
+
+#[test]
+fn every_json_answer_names_its_schema() {
+    let home = Home::new();
+    for (line, schema) in [
+        ("paths", "mcpmon/paths/v1"),
+        ("config show", "mcpmon/config-show/v1"),
+        ("status", "mcpmon/status/v1"),
+        ("tools good", "mcpmon/tools/v1"),
+    ] {
+        let text = home.prints(&format!("{line} --output json"));
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["schema"], schema);
+    }
+}
+
+#[test]
+fn a_check_of_what_is_not_there_says_so_and_opens_no_database() {
+    let empty = Home(tempfile::tempdir().unwrap());
+    let (text, exit) = empty.run("check --output json --timeout 5s -- no-such-program-anywhere");
+    assert_eq!(exit, Exit::NotWell);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["services"][0]["failure"]["code"], "command_not_found");
+    assert_eq!(json["summary"]["stopped"], 1);
+    let (lines, _) = empty.run("check --output jsonl --url http://127.0.0.1:1/mcp");
+    let line: serde_json::Value = serde_json::from_str(&lines).unwrap();
+    assert_eq!(line["service"], "127.0.0.1:1/mcp");
+    assert_eq!(std::fs::read_dir(empty.0.path()).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
+fn the_export_format_is_the_configurations_where_none_is_named() {
+    let home = Home::new();
+    for (format, first) in
+        [("json", "{\n"), ("jsonl", "{\"record\""), ("csv", "active_connections,")]
+    {
+        let text = format!("[data_collection]\nexport_format = '{format}'\n");
+        std::fs::write(home.0.path().join("format.toml"), text).unwrap();
+        let page = home.prints("export --service good --file - --config DIR/format.toml");
+        assert!(page.starts_with(first), "{format}: {page}");
+    }
+}
+
+#[test]
+fn switched_off_monitoring_checks_and_keeps_nothing() {
+    let empty = Home(tempfile::tempdir().unwrap());
+    let text = "[monitoring]\nenabled = false\n[services.a]\ncommand = 'never-started'\n";
+    std::fs::write(empty.0.path().join("off.toml"), text).unwrap();
+    assert_eq!(empty.run("up --config DIR/off.toml"), (String::new(), Exit::Ok));
+    assert!(!empty.0.path().join("mcpmon.db").exists());
+}
+
+#[test]
+fn one_round_is_checked_stored_and_read_back() {
+    let empty = Home(tempfile::tempdir().unwrap());
+    let text = "[monitoring]\nhealth_check_retries = 1\n[service_monitoring]\n\
+                max_consecutive_failures = 1\n[services.gone]\nurl = 'http://127.0.0.1:1/mcp'\n\
+                [services.command]\ncommand = 'never-started'\n";
+    std::fs::write(empty.0.path().join("m.toml"), text).unwrap();
+    let page = empty.prints("up --once --http-only --interval 7s --config DIR/m.toml");
+    assert!(page.starts_with("watching 1 service every 7s"), "{page}");
+    assert!(page.contains("○ stopped  gone"), "{page}");
+    let status = empty.prints("status");
+    assert!(status.contains("connection_refused") && status.contains("not running"), "{status}");
+    std::fs::write(empty.0.path().join("m.toml"), "[services.c]\ncommand = 'x'\n").unwrap();
+    assert_eq!(empty.run("up --once --http-only --config DIR/m.toml").1, Exit::Usage);
+}
+
+#[test]
+fn the_command_line_itself_is_sound() {
+    use clap::CommandFactory as _;
+    Cli::command().debug_assert();
+}

@@ -1,0 +1,332 @@
+//! `mcpmon up`: the monitor.
+
+mod demo;
+mod follow;
+mod lines;
+mod reload;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use mcpmon_alert::handlers_or_console;
+use mcpmon_collect::{McpProbeFactory, SysinfoHost};
+use mcpmon_core::monitor::{EventStream, MonitorHandle as _};
+use mcpmon_core::{Handler, ServiceSpec, Settings, Transport, duration};
+use mcpmon_engine::{Monitor, RunningMonitor};
+use mcpmon_store::{OpenOptions, SqliteStore};
+
+use self::demo::Demo;
+use self::follow::Follower;
+use self::lines::Lines;
+use crate::config::{Config, ConfigError, Document, Surroundings};
+use crate::consent::Consent;
+use crate::exit::{CliError, Exit};
+use crate::logging::Logging;
+use crate::moment;
+use crate::output::{self, Output, StatusOptions, count, render_status_with};
+use crate::self_report::SelfReport;
+use crate::signals::{self, Ends};
+
+/// How often other commands are told how the monitor itself fares.
+const REPORT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Watches services until it is told to stop: finds them, checks them, keeps what was seen, tells
+/// whoever is to be told.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check every service once, keep and judge what was seen, then stop.
+    #[arg(long)]
+    once: bool,
+    /// Start of one health check to the start of the next, in place of
+    /// `monitoring.check_interval`.
+    #[arg(long, value_name = "INTERVAL", value_parser = moment::interval)]
+    interval: Option<Duration>,
+    /// Watch services behind URLs only; start no command.
+    #[arg(long)]
+    http_only: bool,
+    /// Start commands that were found in clients' files without asking.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Args {
+    /// The configuration with what the command line says on top, and its handlers. Reads files and
+    /// secrets; may block.
+    fn read(&self, surroundings: &Surroundings) -> Result<Read, ConfigError> {
+        let mut document = Document::find(self.config.as_deref(), &surroundings.paths)?;
+        if let Some(interval) = self.interval {
+            document.settings.monitoring.check_interval = interval;
+        }
+        let config = Config::from_document(document, surroundings)?;
+        let handlers = config.handlers(surroundings)?;
+        Ok(Read { config, handlers })
+    }
+}
+
+/// A configuration as it was read, whole and valid.
+struct Read {
+    config: Config,
+    handlers: Vec<Arc<dyn Handler>>,
+}
+
+/// A configuration made into what a monitor watches and tells.
+struct Plan {
+    settings: Settings,
+    services: Vec<ServiceSpec>,
+    handlers: Vec<Arc<dyn Handler>>,
+    followed: Vec<PathBuf>,
+}
+
+/// What stays from one configuration to the next.
+struct Up<'a> {
+    args: &'a Args,
+    surroundings: &'a Surroundings,
+    logging: Logging,
+    consent: Consent,
+    demo: Option<Demo>,
+    /// The configuration in effect; `None` before the first.
+    taken: Option<Taken>,
+}
+
+/// What tells whether a configuration that was read again says anything new.
+#[derive(PartialEq)]
+struct Taken {
+    settings: Settings,
+    services: Vec<ServiceSpec>,
+    notes: Vec<String>,
+}
+
+impl Taken {
+    fn of(config: &Config) -> Self {
+        Self {
+            settings: config.document.settings.clone(),
+            services: config.services.clone(),
+            notes: config.notes.clone(),
+        }
+    }
+}
+
+pub(crate) async fn run(
+    args: &Args,
+    surroundings: &Surroundings,
+    output: &Output,
+) -> Result<Exit, CliError> {
+    let read = args.read(surroundings)?;
+    let logging = Logging::start(read.config.document.settings.data_collection.log_level);
+    if !read.config.document.settings.monitoring.enabled {
+        output::say(
+            "monitoring is switched off (`monitoring.enabled = false`): nothing is checked",
+        );
+        return Ok(Exit::Ok);
+    }
+    let database = surroundings.paths.database();
+    let store = SqliteStore::open(&database, OpenOptions::default())?;
+    let mut consent = if args.yes { Consent::to_everything() } else { Consent::default() };
+    consent.ask(&read.config.services, &read.config.needs_consent);
+    // Until here a signal ends the process by itself, a question left open included; from here on
+    // there is something to end in order.
+    let mut ends = Ends::watch()?;
+    let mut up = Up { args, surroundings, logging, consent, demo: None, taken: None };
+    let plan = up.plan(read).await?;
+    let lines = Lines {
+        look: output.look(),
+        zone: TimeZone::system(),
+        console: has_console(&plan.settings),
+    };
+    output.line(&format!("{}; history in {}", watching(&plan), database.display()));
+    let followed = plan.followed.clone();
+    let monitor = start(plan, store).await?;
+    let events = monitor.subscribe();
+    if args.once {
+        once(&monitor, &mut ends, output).await;
+    } else {
+        up.until_ended(&monitor, events, lines, &followed, &mut ends, output).await?;
+    }
+    let checks = monitor.snapshot().monitor.checks_total;
+    monitor.stop().await;
+    output.line(&format!("stopped after {}", count(usize::try_from(checks).unwrap_or(0), "check")));
+    Ok(Exit::Ok)
+}
+
+async fn start(plan: Plan, store: SqliteStore) -> Result<RunningMonitor, CliError> {
+    let mut builder = Monitor::builder()
+        .probe_factory(McpProbeFactory::new(&plan.settings))
+        .store(Arc::new(store))
+        .services(plan.services)
+        .version(env!("CARGO_PKG_VERSION"));
+    if plan.settings.performance_enabled() {
+        let disks = plan.settings.performance_monitoring.disks.clone();
+        builder = builder.host_probe(SysinfoHost::new(disks));
+    }
+    for handler in plan.handlers {
+        builder = builder.shared_handler(handler);
+    }
+    builder
+        .settings(plan.settings)
+        .start()
+        .await
+        .map_err(|error| CliError::Failed(error.to_string()))
+}
+
+async fn once(monitor: &RunningMonitor, ends: &mut Ends, output: &Output) {
+    tokio::select! {
+        () = monitor.first_round() => {}
+        () = ends.next() => return,
+    }
+    let options = StatusOptions {
+        host: false,
+        width: output.width(),
+        look: output.look(),
+        zone: TimeZone::system(),
+    };
+    let mut page = Vec::new();
+    // Writing into memory does not fail.
+    let _ = render_status_with(&monitor.snapshot(), &options, &mut page);
+    output.text(&String::from_utf8_lossy(&page));
+}
+
+fn has_console(settings: &Settings) -> bool {
+    handlers_or_console(settings).iter().any(|handler| handler.kind == "console")
+}
+
+fn watching(plan: &Plan) -> String {
+    let interval = duration::format(plan.settings.monitoring.check_interval);
+    let services = count(plan.services.len(), "service");
+    let paused = plan.services.iter().filter(|s| s.paused_because.is_some()).count();
+    let paused = if paused > 0 { format!(" ({paused} paused)") } else { String::new() };
+    format!("watching {services}{paused} every {interval}")
+}
+
+impl Up<'_> {
+    /// What a configuration means for the monitor. Says what a person should know of it.
+    async fn plan(&mut self, read: Read) -> Result<Plan, CliError> {
+        let Read { mut config, handlers } = read;
+        let taken = Taken::of(&config);
+        config.notes.iter().for_each(|note| output::say(note));
+        let mut services = std::mem::take(&mut config.services);
+        if services.is_empty() {
+            services = self.demo_services(&config).await?;
+        } else {
+            self.demo = None;
+        }
+        if self.args.http_only {
+            services = without_commands(services)?;
+        }
+        let paused = self.consent.apply(&mut services, &config.needs_consent);
+        if !paused.is_empty() {
+            output::say(&format!(
+                "paused, because nobody agreed to use what was found in clients' files: {}; \
+                 start mcpmon on a terminal to be asked, or with --yes",
+                paused.join(", ")
+            ));
+        }
+        self.taken = Some(taken);
+        let settings = config.document.settings;
+        Ok(Plan { settings, services, handlers, followed: config.followed })
+    }
+
+    /// Something to show where there is nothing to watch: at the first start, and for as long as
+    /// that stays so.
+    async fn demo_services(&mut self, config: &Config) -> Result<Vec<ServiceSpec>, CliError> {
+        if self.demo.is_none() && self.taken.is_some() {
+            return Ok(Vec::new());
+        }
+        let demo = match self.demo.take() {
+            Some(demo) => demo,
+            None => {
+                output::say(&nothing_found(config, self.surroundings));
+                Demo::start().await?
+            }
+        };
+        let mut services = demo.services.clone();
+        let limits = config.document.settings.limits();
+        services.iter_mut().for_each(|service| service.limits = limits.clone());
+        self.demo = Some(demo);
+        Ok(services)
+    }
+
+    async fn until_ended(
+        &mut self,
+        monitor: &RunningMonitor,
+        mut events: Box<dyn EventStream>,
+        mut lines: Lines,
+        followed: &[PathBuf],
+        ends: &mut Ends,
+        output: &Output,
+    ) -> Result<(), CliError> {
+        let mut hang_up = signals::hang_up()?;
+        let mut follower = Follower::new();
+        follower.follow(followed);
+        let mut own = SelfReport::new(&self.surroundings.paths.database());
+        let mut reports = tokio::time::interval(REPORT_INTERVAL);
+        reports.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        while !output.is_closed() {
+            let mut asked_for = false;
+            tokio::select! {
+                () = ends.next() => break,
+                event = events.next() => match event {
+                    Some(event) => {
+                        if let Some(line) = lines.of(&event) {
+                            output.line(&line);
+                        }
+                        continue;
+                    }
+                    None => break,
+                },
+                _ = reports.tick() => {
+                    own.write(monitor.report());
+                    continue;
+                }
+                _ = hang_up.recv() => asked_for = true,
+                () = follower.changed() => {}
+            }
+            // A stop must not wait for a secret's command that hangs.
+            let reloaded = tokio::select! {
+                () = ends.next() => break,
+                reloaded = self.reload(monitor, asked_for) => reloaded,
+            };
+            if let Some(reloaded) = reloaded {
+                lines.console = reloaded.console;
+                follower.follow(&reloaded.followed);
+                output.line(&reloaded.line);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `--http-only`: the services behind URLs, of which there must be some.
+fn without_commands(services: Vec<ServiceSpec>) -> Result<Vec<ServiceSpec>, CliError> {
+    let found = services.len();
+    let kept: Vec<ServiceSpec> = services
+        .into_iter()
+        .filter(|service| !matches!(service.transport, Transport::Stdio(_)))
+        .collect();
+    let left_out = count(found - kept.len(), "command");
+    if kept.is_empty() && found > 0 {
+        return Err(CliError::Usage(format!(
+            "there is nothing to watch: {left_out} left out by --http-only"
+        )));
+    }
+    if kept.len() < found {
+        output::say(&format!("{left_out} left out (--http-only)"));
+    }
+    Ok(kept)
+}
+
+fn nothing_found(config: &Config, surroundings: &Surroundings) -> String {
+    let mut text = "no services found; looked in:\n".to_owned();
+    let own = &surroundings.paths.config_candidates;
+    let own = config.document.path.as_slice().iter().chain(own);
+    let mut seen = std::collections::BTreeSet::new();
+    for path in own.chain(&config.looked).filter(|path| seen.insert(path.as_path())) {
+        text.push_str(&format!("  {}\n", path.display()));
+    }
+    text.push_str("watching three demo services instead; `mcpmon init` writes a configuration");
+    text
+}
