@@ -1,0 +1,231 @@
+//! Every settings key: it parses, it is shown, and changing it alone changes what happens, or
+//! `config check` says that it is not in effect yet.
+//!
+//! The proofs stand where they are cheapest and still honest: in the running loop on virtual time,
+//! on the command line, or in a pure function the loop calls. A last test holds the lists against
+//! the schema, so that no key is without one.
+
+mod lab;
+mod on_the_command_line;
+mod on_virtual_time;
+mod per_service;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use mcpmon_core::store::Retention;
+use mcpmon_core::{Settings, Timestamp};
+use serde_json::Value;
+
+use crate::home::Home;
+
+/// Keys of which the schema itself says that they have no effect: what only a client needs is
+/// accepted, so that a pasted block is valid.
+const CLIENTS_OWN: &[&str] = &[
+    "services.*.description",
+    "services.*.autoApprove",
+    "services.*.includeTools",
+    "services.*.excludeTools",
+    "services.*.trust",
+    "services.*.timeout",
+    "services.*.startup_timeout_sec",
+    "services.*.dev",
+    "services.*.auth",
+];
+
+/// A value other than the default for every key that is not in effect.
+#[rustfmt::skip]
+const NOT_IN_EFFECT: &[(&str, &str)] = &[
+    ("monitoring.middle_retention_days", "[monitoring]\nmiddle_retention_days = 3\n"),
+    ("monitoring.rollup_retention_days", "[monitoring]\nrollup_retention_days = 3\n"),
+    ("monitoring.max_database_size", "[monitoring]\nmax_database_size = \"1MB\"\n"),
+    ("tool_monitoring.call_timeout", "[tool_monitoring]\ncall_timeout = \"3s\"\n"),
+    ("tool_monitoring.slow_call_threshold", "[tool_monitoring]\nslow_call_threshold = \"3s\"\n"),
+    ("services.*.call_timeout", "[services.a]\nurl = \"http://127.0.0.1:9/\"\ncall_timeout = \"3s\"\n"),
+    ("services.*.depends_on", "[services.a]\nurl = \"http://127.0.0.1:9/\"\ndepends_on = [\"env:X\"]\n"),
+    ("services.*.functional", "[services.a]\nurl = \"http://127.0.0.1:9/\"\n[[services.a.functional]]\ntool = \"t\"\n"),
+    ("services.*.remediation", "[services.a]\nurl = \"http://127.0.0.1:9/\"\n[services.a.remediation]\naction = \"restart\"\n"),
+    ("services.*.mode", "[services.a]\nurl = \"http://127.0.0.1:9/\"\nmode = \"passive\"\n"),
+    ("maintenance", "[[maintenance]]\nstart = \"02:00\"\nduration = \"2h\"\n"),
+];
+
+/// Every key of the schema, with `*` for any name and any place in a list.
+pub(crate) fn keys_of(schema: &Value) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    walk(schema, schema, "", &mut keys);
+    keys
+}
+
+fn walk(root: &Value, node: &Value, path: &str, keys: &mut BTreeSet<String>) {
+    if let Some(reference) = node["$ref"].as_str() {
+        let pointer = reference.trim_start_matches('#');
+        return walk(root, root.pointer(pointer).unwrap(), path, keys);
+    }
+    let below =
+        |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let options = node["anyOf"].as_array().into_iter().flatten();
+    let objects: Vec<&Value> = options
+        .filter(|option| option["$ref"].is_string() || option["properties"].is_object())
+        .collect();
+    if let Some(properties) = node["properties"].as_object() {
+        for (name, property) in properties {
+            walk(root, property, &below(name), keys);
+        }
+    } else if node["additionalProperties"]["$ref"].is_string() && path == "services" {
+        walk(root, &node["additionalProperties"], &below("*"), keys);
+    } else if is_object(root, &node["items"]) {
+        walk(root, &node["items"], &below("*"), keys);
+    } else if let [only] = objects.as_slice()
+        && node["anyOf"]
+            .as_array()
+            .is_some_and(|all| all.iter().all(|one| one == *only || one["type"] == "null"))
+    {
+        walk(root, only, path, keys);
+    } else {
+        keys.insert(path.to_owned());
+    }
+}
+
+/// Whether this describes a table, and not one of a few words.
+fn is_object(root: &Value, node: &Value) -> bool {
+    let pointer = node["$ref"].as_str().map(|reference| reference.trim_start_matches('#'));
+    pointer.and_then(|pointer| root.pointer(pointer)).is_some_and(|it| it["properties"].is_object())
+}
+
+pub(crate) async fn schema() -> Value {
+    Home::new().run(&["config", "schema"]).await.expect(0).json()
+}
+
+fn is_under(key: &str, listed: &str) -> bool {
+    key == listed || key.strip_prefix(listed).is_some_and(|rest| rest.starts_with('.'))
+}
+
+#[tokio::test]
+async fn every_key_has_a_proof_and_every_proof_a_key() {
+    let keys = keys_of(&schema().await);
+    let mut proven: BTreeSet<String> = BTreeSet::new();
+    proven.extend(on_virtual_time::keys().map(str::to_owned));
+    proven.extend(on_the_command_line::KEYS.iter().map(|key| (*key).to_owned()));
+    proven.extend(per_service::keys());
+    proven.extend(CLIENTS_OWN.iter().map(|key| (*key).to_owned()));
+    proven.insert("monitoring.metrics_retention_days".to_owned());
+    let later = || Settings::NOT_IN_EFFECT.iter().map(|(key, _)| *key);
+
+    let unproven: Vec<&String> = keys
+        .iter()
+        .filter(|key| !proven.contains(*key) && !later().any(|listed| is_under(key, listed)))
+        .collect();
+    assert!(unproven.is_empty(), "no proof that these do anything: {unproven:#?}");
+    let gone: Vec<&String> = proven.iter().filter(|key| !keys.contains(*key)).collect();
+    assert!(gone.is_empty(), "no such keys: {gone:#?}");
+    for listed in later() {
+        assert!(keys.iter().any(|key| is_under(key, listed)), "no such key: {listed}");
+    }
+}
+
+#[test]
+fn metrics_retention_days_says_what_is_pruned() {
+    let now = Timestamp::from_millis(1_795_356_571_120);
+    for (toml, days) in [("", 7), ("[monitoring]\nmetrics_retention_days = 2\n", 2)] {
+        let settings: Settings = toml::from_str(toml).unwrap();
+        let plan = Retention::from_settings(&settings).plan(now);
+        let before = now.saturating_sub(Duration::from_secs(days * 86_400));
+        assert_eq!(plan.checks_before, Some(before));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_in_effect_yet_is_said() {
+    let listed: BTreeSet<&str> = Settings::NOT_IN_EFFECT.iter().map(|(key, _)| *key).collect();
+    let tried: BTreeSet<&str> = NOT_IN_EFFECT.iter().map(|(key, _)| *key).collect();
+    assert_eq!(tried, listed);
+    let home = Home::new();
+    for (key, toml) in NOT_IN_EFFECT {
+        home.configure(toml);
+        let ran = home.run(&["config", "check"]).await.expect(0);
+        let said = format!("{}{}", ran.out, ran.err);
+        let (_, feature) =
+            Settings::NOT_IN_EFFECT.iter().find(|(listed, _)| listed == key).unwrap();
+        let name = key.replace('*', "a");
+        assert!(said.contains(&name) && said.contains(feature), "{key}\n{ran}");
+        assert!(said.contains("not yet in effect"), "{key}\n{ran}");
+    }
+    home.configure("[monitoring]\ncheck_interval = \"60s\"\n");
+    let ran = home.run(&["config", "check"]).await.expect(0);
+    assert!(!format!("{}{}", ran.out, ran.err).contains("not yet in effect"), "{ran}");
+}
+
+/// A value other than the default for every simple key, as it is shown.
+#[rustfmt::skip]
+const SHOWN: &[(&str, &str, &str)] = &[
+    ("monitoring", "enabled", "false"),
+    ("monitoring", "check_interval", "\"1m\""),
+    ("monitoring", "health_check_timeout", "\"4s\""),
+    ("monitoring", "health_check_retries", "1"),
+    ("monitoring", "performance_monitoring", "false"),
+    ("monitoring", "metrics_retention_days", "2"),
+    ("monitoring", "middle_retention_days", "3"),
+    ("monitoring", "rollup_retention_days", "4"),
+    ("monitoring", "max_database_size", "\"1MB\""),
+    ("monitoring", "alerts_enabled", "false"),
+    ("monitoring", "alert_cooldown", "\"20m\""),
+    ("service_monitoring", "status_check_interval", "\"5s\""),
+    ("service_monitoring", "connection_timeout", "\"1s\""),
+    ("service_monitoring", "startup_timeout", "\"1s\""),
+    ("service_monitoring", "list_interval", "\"10m\""),
+    ("service_monitoring", "max_consecutive_failures", "1"),
+    ("service_monitoring", "max_consecutive_successes", "1"),
+    ("service_monitoring", "max_starting", "1"),
+    ("service_monitoring", "max_children", "1"),
+    ("service_monitoring", "max_body", "\"1MB\""),
+    ("performance_monitoring", "enabled", "false"),
+    ("performance_monitoring", "response_time_threshold", "\"4s\""),
+    ("performance_monitoring", "cpu_threshold", "40.0"),
+    ("performance_monitoring", "memory_threshold", "40.0"),
+    ("performance_monitoring", "disk_threshold", "40.0"),
+    ("performance_monitoring", "disks", "\"all\""),
+    ("tool_monitoring", "call_timeout", "\"3s\""),
+    ("tool_monitoring", "error_rate_threshold", "0.5"),
+    ("tool_monitoring", "slow_call_threshold", "\"3s\""),
+    ("data_collection", "metrics_buffer_size", "5"),
+    ("data_collection", "log_level", "\"debug\""),
+    ("data_collection", "export_format", "\"csv\""),
+    ("discover", "clients", "[\"cursor\"]"),
+    ("discover", "import", "[\"./mcp.json\"]"),
+];
+
+#[tokio::test]
+async fn config_show_shows_each_key_as_it_is_set() {
+    let home = Home::new();
+    let defaults = serde_json::to_value(Settings::default()).unwrap();
+    let mut text = String::new();
+    let mut section = "";
+    for (of, key, value) in SHOWN {
+        if *of != section {
+            section = of;
+            text.push_str(&format!("[{section}]\n"));
+        }
+        text.push_str(&format!("{key} = {value}\n"));
+    }
+    home.write("work/mcp.json", "{}");
+    home.configure(&text);
+    let shown = home.run(&["config", "show", "--output", "json"]).await.expect(0).json();
+    for (section, key, value) in SHOWN {
+        let set: toml::Table = toml::from_str(&format!("x = {value}")).unwrap();
+        let set = serde_json::to_value(&set["x"]).unwrap();
+        assert_eq!(shown["settings"][section][key], set, "{section}.{key}");
+        assert_ne!(defaults[section][key], set, "{section}.{key} is set to its default");
+    }
+    let simple: BTreeSet<String> = keys_of(&schema().await)
+        .into_iter()
+        .filter(|key| SHOWN.iter().any(|(section, ..)| is_under(key, section)))
+        .collect();
+    let tried: BTreeSet<String> =
+        SHOWN.iter().map(|(section, key, _)| format!("{section}.{key}")).collect();
+    assert_eq!(tried, simple);
+    // What is shown can be read again.
+    let text = home.run(&["config", "show"]).await.expect(0).out;
+    home.configure(text);
+    let again = home.run(&["config", "show", "--output", "json"]).await.expect(0).json();
+    assert_eq!(again["settings"], shown["settings"]);
+}
