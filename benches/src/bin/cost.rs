@@ -14,7 +14,7 @@ use mcpmon_benches::monitored::{Monitored, only_on_command};
 use mcpmon_benches::{Failure, usage};
 use mcpmon_core::Era;
 use serde_json::json;
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 use tokio::time::{Instant, sleep};
 
 #[global_allocator]
@@ -48,6 +48,7 @@ async fn main() -> Result<(), Failure> {
 
 async fn run(options: Options) -> Result<(), Failure> {
     let fleet = FleetProcess::start(options.services)?;
+    let whole = Region::new(ALLOCATOR);
     let mut side = if options.bare {
         let services = options.services;
         let client = BareClient::connect(fleet.address(), options.era, services, CONNECTIONS);
@@ -69,6 +70,7 @@ async fn run(options: Options) -> Result<(), Failure> {
     sleep(SETTLE).await;
     let (allocated, cpu) = (allocated.change(), usage::cpu()?.saturating_sub(cpu));
     let (resident, _) = usage::memory()?;
+    let held = held(&whole.change());
     if let Side::Mcpmon(monitored) = side {
         monitored.check_all_running()?;
         monitored.stop().await;
@@ -82,10 +84,17 @@ async fn run(options: Options) -> Result<(), Failure> {
         "allocations_per_check": per_check(allocated.allocations as f64),
         "reallocations_per_check": per_check(allocated.reallocations as f64),
         "bytes_allocated_per_check": per_check(allocated.bytes_allocated as f64),
+        "held_bytes_per_service": held / options.services as i64,
         "resident_bytes": resident,
     });
     writeln!(std::io::stdout().lock(), "{report}")?;
     Ok(())
+}
+
+/// Bytes that were allocated and not freed again.
+fn held(stats: &Stats) -> i64 {
+    let signed = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
+    signed(stats.bytes_allocated) - signed(stats.bytes_deallocated)
 }
 
 fn options(mut words: impl Iterator<Item = String>) -> Result<Options, Failure> {

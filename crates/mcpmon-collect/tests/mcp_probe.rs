@@ -103,6 +103,9 @@ async fn an_http_service_is_seen_whole() {
         let again = ask(&mut probe, Question::Health).await;
         assert_eq!(again.phases.handshake_ms, None, "a session is held");
         assert_eq!((again.tools_count, again.lists), (Some(1), None));
+        let again = ask(&mut probe, Question::List).await;
+        assert!(again.phases.list_ms.is_some(), "the lists are read again");
+        assert_eq!((again.tools_count, again.lists), (Some(1), None), "but are the same");
         probe.close().await;
     }
 }

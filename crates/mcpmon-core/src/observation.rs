@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::failure::{Failure, Finding};
 use crate::metrics::ProcessMetrics;
@@ -89,7 +90,44 @@ pub struct ListedItem {
     /// The name it is called by (a resource's URI).
     pub name: String,
     /// The whole definition as it came, capped.
-    pub definition: Value,
+    pub definition: Definition,
+}
+
+/// The JSON of a listed item, kept as the text it came in: a tree of values takes ten times the
+/// memory, and most definitions are only stored. Untrusted text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Definition(Box<RawValue>);
+
+impl Definition {
+    /// The definition as text.
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+
+    /// The definition taken apart; null if it is nested deeper than can be read.
+    pub fn value(&self) -> Value {
+        serde_json::from_str(self.0.get()).unwrap_or_default()
+    }
+}
+
+impl From<&RawValue> for Definition {
+    fn from(raw: &RawValue) -> Self {
+        Self(raw.to_owned())
+    }
+}
+
+impl From<&Value> for Definition {
+    fn from(value: &Value) -> Self {
+        // What is a value already is always JSON.
+        Self(serde_json::value::to_raw_value(value).unwrap_or_default())
+    }
+}
+
+impl PartialEq for Definition {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
 }
 
 /// All lists of a service, read to the end.
@@ -133,7 +171,8 @@ pub struct Observation {
     pub phases: Phases,
     /// Revision, era and identity, as far as the conversation got.
     pub conversation: Conversation,
-    /// Every list, when the question was [`Question::List`].
+    /// Every list, when the question was [`Question::List`] and they are not the ones this probe
+    /// gave last: what was read and found unchanged is not given again.
     pub lists: Option<Lists>,
     /// Number of tools last listed on this session, if any were.
     pub tools_count: Option<u32>,

@@ -106,7 +106,7 @@ pub struct CheckRecord {
     pub total: Duration,
     /// Its parts.
     pub phases: Phases,
-    /// Whether a process was started (again) for it.
+    /// Whether its process was started again for it; the first start of a monitor's life is none.
     pub restarted: bool,
     /// The service's process tree.
     pub process: Option<ProcessMetrics>,

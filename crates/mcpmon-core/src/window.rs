@@ -75,6 +75,12 @@ impl Window {
         }
     }
 
+    /// Answers for spans up to `reach` (at most [`LONGEST_WINDOW`]) from now on; what has fallen
+    /// out already does not come back.
+    pub fn set_reach(&mut self, reach: Duration) {
+        self.reach = reach.clamp(DEFAULT_WINDOW, LONGEST_WINDOW);
+    }
+
     /// Takes in one check: its raw status and, if it was timed, its latency. Entries older than
     /// the reach fall out.
     pub fn record(&mut self, at: Timestamp, status: Status, latency: Option<Duration>) {
@@ -299,6 +305,15 @@ mod tests {
         let none = metrics(&window, 300, 2);
         assert_eq!((none.total_checks, none.uptime_ratio), (0, None));
         assert_eq!(none.last_check_time, Some(at(1)));
+    }
+
+    #[test]
+    fn a_longer_reach_keeps_what_a_shorter_one_would_drop() {
+        let mut window = Window::default();
+        window.record(at(0), Status::Running, None);
+        window.set_reach(Duration::from_secs(1_800));
+        window.record(at(1_000), Status::Running, None);
+        assert_eq!(metrics(&window, 1_800, 1_000).total_checks, 2);
     }
 
     #[test]

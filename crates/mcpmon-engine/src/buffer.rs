@@ -42,7 +42,7 @@ impl SampleBuffer {
         std::mem::take(&mut self.batch)
     }
 
-    /// Puts back what could not be written, before what came since, and drops what is too much.
+    /// Puts back what could not be written, before what came since, within the bounds.
     pub(crate) fn put_back(&mut self, mut failed: Batch) {
         let newer = self.take();
         failed.checks.extend(newer.checks);
@@ -50,12 +50,18 @@ impl SampleBuffer {
         failed.facts.extend(newer.facts);
         failed.lists.extend(newer.lists);
         failed.host.extend(newer.host);
-        self.dropped += drop_oldest(&mut failed.checks, self.per_service, MOST_CHECKS);
-        keep_last_of_each(&mut failed.facts, |facts| facts.service.clone());
-        keep_last_of_each(&mut failed.lists, |record| record.service.clone());
-        keep_newest(&mut failed.changes, MOST_OTHERS);
-        keep_newest(&mut failed.host, MOST_OTHERS);
         self.batch = failed;
+        self.bound();
+    }
+
+    /// Drops what is too much to be held.
+    pub(crate) fn bound(&mut self) {
+        let batch = &mut self.batch;
+        self.dropped += drop_oldest(&mut batch.checks, self.per_service, MOST_CHECKS);
+        keep_last_of_each(&mut batch.facts, |facts| facts.service.clone());
+        keep_last_of_each(&mut batch.lists, |record| record.service.clone());
+        keep_newest(&mut batch.changes, MOST_OTHERS);
+        keep_newest(&mut batch.host, MOST_OTHERS);
     }
 }
 

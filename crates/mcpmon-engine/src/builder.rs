@@ -71,6 +71,9 @@ pub enum StartError {
     /// Two handlers of one name.
     #[error("two handlers are called `{0}`; names must be unique")]
     DuplicateHandler(String),
+    /// The monitor was to be changed, but has stopped.
+    #[error("the monitor has stopped")]
+    Stopped,
     /// The settings' rules or routes cannot be used.
     #[error("{0}")]
     Rules(String),
@@ -160,19 +163,28 @@ impl MonitorBuilder {
     /// [`StartError`]; nothing runs then.
     pub async fn start(mut self) -> Result<RunningMonitor, StartError> {
         let factory = self.factory.take().ok_or(StartError::NoProbeFactory)?;
-        let mut names = BTreeSet::new();
-        for service in &self.services {
-            if !names.insert(service.name.clone()) {
-                return Err(StartError::DuplicateService(service.name.clone()));
-            }
-        }
-        let mut names = BTreeSet::new();
-        for handler in &self.handlers {
-            if !names.insert(handler.name().to_owned()) {
-                return Err(StartError::DuplicateHandler(handler.name().to_owned()));
-            }
-        }
+        check_names(&self.services, &self.handlers)?;
         let store = self.store.take().unwrap_or_else(|| Arc::new(MemoryStore::new()));
         run::start(self, factory, store).await
     }
+}
+
+/// Names are what services and handlers are told apart by.
+pub(crate) fn check_names(
+    services: &[ServiceSpec],
+    handlers: &[Arc<dyn Handler>],
+) -> Result<(), StartError> {
+    let mut names = BTreeSet::new();
+    for service in services {
+        if !names.insert(&service.name) {
+            return Err(StartError::DuplicateService(service.name.clone()));
+        }
+    }
+    let mut names = BTreeSet::new();
+    for handler in handlers {
+        if !names.insert(handler.name()) {
+            return Err(StartError::DuplicateHandler(handler.name().to_owned()));
+        }
+    }
+    Ok(())
 }

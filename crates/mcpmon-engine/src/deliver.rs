@@ -7,11 +7,14 @@ use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::store::{Delivery, Settlement};
 use mcpmon_core::{DeliveryError, Handler};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::handle::Shared;
+use crate::handover::{Departure, Presence, presence};
 use crate::outbox::{Origin, Outbox};
 use crate::panic::unpanicked;
 use crate::retry;
+use crate::turns::Turns;
 
 /// One attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,50 +23,137 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Messages taken at once.
 const AT_ONCE: usize = 16;
 
+/// How long a handler is fed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Feeding {
+    GoesOn,
+    /// What is due is tried once more.
+    Ends,
+}
+
+/// The loop's end of a [`Deliverer`]. Dropped, it lets the attempt under way end, and no other
+/// begin: an attempt that is cut off may have arrived, and would be made again.
+pub(crate) struct Feeder {
+    feeding: watch::Sender<Feeding>,
+    departure: Departure,
+}
+
+impl Feeder {
+    /// What is due is tried once more, then the deliverer goes.
+    pub(crate) fn finish(&self) {
+        self.feeding.send_replace(Feeding::Ends);
+    }
+
+    /// Sends the deliverer away; tells when it is gone.
+    pub(crate) fn dismiss(self) -> Departure {
+        self.departure
+    }
+}
+
 /// Feeds one handler.
 pub(crate) struct Deliverer {
-    pub(crate) handler: Arc<dyn Handler>,
-    pub(crate) outbox: Arc<Outbox>,
+    handler: Arc<dyn Handler>,
+    outbox: Arc<Outbox>,
     /// Something was queued.
-    pub(crate) queued: Arc<Notify>,
-    pub(crate) shared: Arc<Shared>,
-    /// Set when the monitor stops: what is due is tried once more, then the task ends.
-    pub(crate) stopping: watch::Receiver<bool>,
+    queued: Arc<Notify>,
+    shared: Arc<Shared>,
+    feeding: watch::Receiver<Feeding>,
+    /// Who fed a handler of this name before, and may still be at it.
+    after: Option<Departure>,
+    turns: Turns,
+    /// Messages that were due and had to wait for another of their alert, when last looked.
+    held_up: usize,
+    _presence: Presence,
 }
 
 impl Deliverer {
+    pub(crate) fn new(
+        handler: Arc<dyn Handler>,
+        outbox: Arc<Outbox>,
+        queued: Arc<Notify>,
+        shared: Arc<Shared>,
+        after: Option<Departure>,
+    ) -> (Self, Feeder) {
+        let (orders, feeding) = watch::channel(Feeding::GoesOn);
+        let (presence, departure) = presence();
+        let deliverer = Self {
+            handler,
+            outbox,
+            queued,
+            shared,
+            feeding,
+            after,
+            turns: Turns::default(),
+            held_up: 0,
+            _presence: presence,
+        };
+        (deliverer, Feeder { feeding: orders, departure })
+    }
+
     pub(crate) async fn run(mut self) {
-        loop {
-            let queued = self.queued.notified();
-            let stopping = *self.stopping.borrow();
-            let progressed = self.deliver_due().await;
-            if stopping {
+        if let Some(after) = self.after.take() {
+            after.wait().await;
+        }
+        self.take_up_turns().await;
+        let queue = Arc::clone(&self.queued);
+        while !self.is_dismissed() {
+            let queued = queue.notified();
+            let ends = *self.feeding.borrow_and_update() == Feeding::Ends;
+            let more = self.deliver_due().await;
+            if ends {
                 return;
             }
-            if progressed {
+            if more {
                 continue;
             }
             tokio::select! {
                 () = queued => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
-                changed = self.stopping.changed() => if changed.is_err() { return },
+                _ = self.feeding.changed() => {}
             }
         }
     }
 
-    /// Delivers what is due, in order; says whether a full batch was taken and more may wait.
-    async fn deliver_due(&self) -> bool {
-        let due = self.outbox.due(self.handler.name(), self.shared.clock.now(), AT_ONCE).await;
-        let full = due.len() >= AT_ONCE;
+    fn is_dismissed(&self) -> bool {
+        self.feeding.has_changed().is_err()
+    }
+
+    /// Messages that were tried before this task began have their turn before later ones.
+    async fn take_up_turns(&mut self) {
+        let now = Instant::now();
+        // The newest first, so that the oldest of an alert is the one the others wait for.
+        for (origin, delivery) in self.outbox.tried(self.handler.name()).await.into_iter().rev() {
+            self.turns.tried((origin, delivery.id), &delivery.notification, now);
+        }
+    }
+
+    /// Delivers what is due, in order; says whether more may wait that can be tried now.
+    async fn deliver_due(&mut self) -> bool {
+        let now = self.shared.clock.now();
+        // What has to wait for its turn must not fill the batch.
+        let limit = AT_ONCE + self.held_up;
+        let due = self.outbox.due(self.handler.name(), now, limit).await;
+        let full = due.len() >= limit;
+        let mut held_up = 0;
         let mut delivered = false;
         for (origin, delivery) in due {
-            delivered |= self.attempt(origin, &delivery).await;
+            if self.is_dismissed() {
+                return false;
+            }
+            let ticket = (origin, delivery.id);
+            if self.turns.is_next(ticket, &delivery.notification, Instant::now()) {
+                delivered |= self.attempt(origin, &delivery).await;
+            } else {
+                held_up += 1;
+            }
         }
-        full && delivered
+        let grown = held_up > self.held_up;
+        self.held_up = held_up;
+        full && (delivered || grown)
     }
 
     /// One attempt; says whether it arrived.
-    async fn attempt(&self, origin: Origin, delivery: &Delivery) -> bool {
+    async fn attempt(&mut self, origin: Origin, delivery: &Delivery) -> bool {
         let notification = &delivery.notification;
         let delivering = unpanicked(self.handler.deliver(notification));
         let result = match tokio::time::timeout(ATTEMPT_TIMEOUT, delivering).await {
@@ -91,9 +181,14 @@ impl Deliverer {
                 (settlement, MonitorEvent::DeliveryFailed { handler, key, error, dead })
             }
         };
+        let ticket = (origin, delivery.id);
+        match settlement {
+            Settlement::Retry { .. } => self.turns.tried(ticket, notification, Instant::now()),
+            _ => self.turns.settled(ticket, notification),
+        }
         let arrived = matches!(settlement, Settlement::Delivered { .. });
         self.outbox.settle(origin, delivery.id, settlement).await;
-        let _ = self.shared.events.send(event);
+        self.shared.tell(event);
         arrived
     }
 }

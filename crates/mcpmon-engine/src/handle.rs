@@ -49,7 +49,8 @@ pub(crate) enum Request {
 /// What handle and loop share.
 pub(crate) struct Shared {
     pub(crate) world: RwLock<World>,
-    pub(crate) events: broadcast::Sender<MonitorEvent>,
+    /// Weak, because the loop holds the sender: when the loop ends, however it ends, so do events.
+    pub(crate) events: broadcast::WeakSender<MonitorEvent>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Arc<dyn Store>,
 }
@@ -61,6 +62,13 @@ impl Shared {
 
     pub(crate) fn write(&self) -> std::sync::RwLockWriteGuard<'_, World> {
         self.world.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whoever listens, if anybody does.
+    pub(crate) fn tell(&self, event: MonitorEvent) {
+        if let Some(events) = self.events.upgrade() {
+            let _ = events.send(event);
+        }
     }
 }
 
@@ -83,7 +91,8 @@ impl std::fmt::Debug for RunningMonitor {
 
 impl RunningMonitor {
     /// Stops: no more checks, every session and process of ours ended, what was seen written, what
-    /// is due delivered once more. Takes about five seconds at most.
+    /// is due delivered once more. Usually takes a moment, and [`Self::STOP_WITHIN`] at most: what
+    /// hangs is left.
     pub async fn stop(mut self) {
         let _ = self.requests.send(Request::Stop);
         if let Some(task) = self.task.take() {
@@ -216,7 +225,7 @@ impl RunningMonitor {
     /// [`StartError`]: nothing was exchanged.
     pub async fn apply(&self, change: Change) -> Result<(), StartError> {
         let asked = self.ask(|reply| Request::Apply(Box::new(change), reply)).await;
-        asked.unwrap_or_else(|stopped| Err(StartError::Rules(stopped.to_string())))
+        asked.unwrap_or(Err(StartError::Stopped))
     }
 
     /// Notes that a new configuration could not be used, for whoever looks at the monitor.
@@ -248,7 +257,7 @@ impl MonitorHandle for RunningMonitor {
     }
 
     fn subscribe(&self) -> Box<dyn EventStream> {
-        Box::new(Events(self.shared.events.subscribe()))
+        Box::new(Events(self.shared.events.upgrade().map(|events| events.subscribe())))
     }
 
     async fn command(&self, command: MonitorCommand) -> Result<(), CommandError> {
@@ -256,12 +265,13 @@ impl MonitorHandle for RunningMonitor {
     }
 }
 
-struct Events(broadcast::Receiver<MonitorEvent>);
+/// `None` once the monitor has stopped.
+struct Events(Option<broadcast::Receiver<MonitorEvent>>);
 
 #[async_trait]
 impl EventStream for Events {
     async fn next(&mut self) -> Option<MonitorEvent> {
-        match self.0.recv().await {
+        match self.0.as_mut()?.recv().await {
             Ok(event) => Some(event),
             Err(broadcast::error::RecvError::Lagged(count)) => Some(MonitorEvent::Missed { count }),
             Err(broadcast::error::RecvError::Closed) => None,

@@ -4,14 +4,18 @@
 use std::sync::Arc;
 
 use mcpmon_core::SystemMetrics;
+use mcpmon_core::alert::AlertPhase;
 use mcpmon_core::contract::HostReport;
 use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
     AlertRecord, Batch, CheckRecord, HostRecord, ListRecord, StoreError, Transition,
 };
+use tokio::time::Instant;
 
-use crate::run::{Engine, LATE};
+use crate::outbox::{ANSWER_WITHIN, unanswered};
+use crate::round::FirstRound;
+use crate::run::{Engine, LATE, Writing};
 use crate::watcher::Observed;
 use crate::world::World;
 
@@ -43,13 +47,13 @@ impl Engine {
         if observation.failure().is_none() {
             observation.findings.extend(watched.error_rate_finding(at));
         }
-        watched.note(question, &observation, news);
+        watched.note(question, raw, &observation, news);
         let change = watched.state.observe(&service, &observation, &watched.spec.limits, at);
         watched.dirty = true;
         if news {
             let record = CheckRecord::new(service.clone(), at, question, &observation);
-            if self.shared.events.receiver_count() > 0 {
-                let _ = self.shared.events.send(MonitorEvent::Checked(Box::new(record.clone())));
+            if self.events.receiver_count() > 0 {
+                self.tell(MonitorEvent::Checked(Box::new(record.clone())));
             }
             self.buffer.batch.checks.push(record);
         }
@@ -63,11 +67,16 @@ impl Engine {
         self.note_change(change);
     }
 
+    /// Tells whoever listens, if anybody does.
+    pub(crate) fn tell(&self, event: MonitorEvent) {
+        let _ = self.events.send(event);
+    }
+
     pub(crate) fn note_change(&mut self, change: Option<StatusChange>) {
         if let Some(change) = change {
             tracing::debug!(service = %change.service, from = %change.from, status = %change.status,
                 "Status changed");
-            let _ = self.shared.events.send(MonitorEvent::StatusChanged(Box::new(change.clone())));
+            self.tell(MonitorEvent::StatusChanged(Box::new(change.clone())));
             self.buffer.batch.changes.push(change);
         }
     }
@@ -80,6 +89,7 @@ impl Engine {
         self.buffer.batch.host.push(HostRecord { at, metrics: metrics.clone() });
         self.shared.write().host = Some(HostReport { at, metrics });
         self.host_dirty = true;
+        self.host_awaited_until = None;
     }
 
     /// Runs rules for what changed, and hands on what came of it.
@@ -105,7 +115,7 @@ impl Engine {
                 }
                 _ => {}
             }
-            let _ = self.shared.events.send(event);
+            self.tell(event);
         }
         drop(world);
         self.record(judged.transition);
@@ -114,46 +124,73 @@ impl Engine {
     /// Has a transition written at once, and its deliveries queued.
     pub(crate) fn record(&mut self, transition: Option<Transition>) {
         if let Some(transition) = transition {
-            self.commits_under_way += 1;
+            self.commits_sent += 1;
             let _ = self.transitions.send(transition);
         }
     }
 
+    /// Records alerts that ended without a word, because their rule or service is gone.
+    pub(crate) fn record_ended(&mut self, transition: Option<Transition>) {
+        for alert in transition.iter().flat_map(|transition| &transition.alerts) {
+            let record = AlertRecord { alert: alert.clone(), state: AlertPhase::Resolved };
+            self.shared.write().note_alert(record.clone());
+            self.tell(MonitorEvent::AlertResolved(Box::new(record)));
+        }
+        self.record(transition);
+    }
+
     /// Hands the buffer to the store, unless the batch before is still being written.
     pub(crate) fn write(&mut self) {
-        if self.writing.is_some() || self.buffer.batch.is_empty() {
+        if let Some(writing) = &self.writing {
+            self.buffer.bound();
+            if writing.since.elapsed() > ANSWER_WITHIN {
+                self.store_works = false;
+                self.store_failed(&unanswered());
+                self.first_round.batch_done();
+            }
+            return;
+        }
+        if self.buffer.batch.is_empty() {
             return;
         }
         let batch = self.buffer.take();
         let store = Arc::clone(&self.shared.store);
-        self.writing = Some(tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let result = store.append(&batch).await;
             (batch, result)
-        }));
+        });
+        self.writing = Some(Writing { task, since: Instant::now() });
     }
 
     pub(crate) fn written(&mut self, batch: Batch, result: Result<(), StoreError>) {
         self.writing = None;
         match result {
             Ok(()) => {
-                let mut world = self.shared.write();
-                let recovered = world.report.store_error.take().is_some();
-                world.report.waiting_samples = 0;
-                drop(world);
-                if recovered {
-                    let _ = self.shared.events.send(MonitorEvent::StoreRecovered);
-                    let outbox = Arc::clone(&self.outbox);
-                    tokio::spawn(async move {
-                        let _ = outbox.pay().await;
-                    });
-                }
+                self.store_works = true;
+                self.see_recovery();
             }
             Err(error) => {
+                self.store_works = false;
                 self.buffer.put_back(batch);
                 self.store_failed(&error);
             }
         }
+        self.first_round.batch_done();
         self.see_first_round();
+    }
+
+    /// Says so once samples can be written again and the incident log is owed nothing.
+    pub(crate) fn see_recovery(&mut self) {
+        if !self.store_works || self.outbox.owes() {
+            return;
+        }
+        let mut world = self.shared.write();
+        let recovered = world.report.store_error.take().is_some();
+        world.report.waiting_samples = 0;
+        drop(world);
+        if recovered {
+            self.tell(MonitorEvent::StoreRecovered);
+        }
     }
 
     pub(crate) fn store_failed(&mut self, error: &StoreError) {
@@ -168,24 +205,29 @@ impl Engine {
             report.store_error = Some(error.clone());
         }
         drop(world);
-        let _ = self.shared.events.send(MonitorEvent::StoreFailed { error, waiting, dropped });
+        self.tell(MonitorEvent::StoreFailed { error, waiting, dropped });
+    }
+
+    /// Notes, right after everything was judged and what was seen handed on, whether that was the
+    /// whole first round.
+    pub(crate) fn see_round_judged(&mut self) {
+        // A store that does not work must not keep it from ending.
+        let handed_on = self.buffer.batch.is_empty() || !self.store_works;
+        if self.first_round == FirstRound::Asking
+            && handed_on
+            && self.host_awaited_until.is_none_or(|until| Instant::now() >= until)
+            && self.shared.read().services.values().all(|watched| watched.checked)
+        {
+            let is_writing = self.writing.is_some() && self.store_works;
+            self.first_round.judged(self.commits_sent, is_writing);
+        }
+        self.see_first_round();
     }
 
     /// Says so once every service was asked, and what came of it is stored and judged.
     pub(crate) fn see_first_round(&mut self) {
-        if !self.awaiting_first_round {
-            return;
-        }
-        let world = self.shared.read();
-        let asked = world.services.values().all(|watched| watched.checked);
-        let judged = !self.settings.monitoring.alerts_enabled
-            || world.services.values().all(|watched| !watched.dirty);
-        let store_works = world.report.store_error.is_none();
-        drop(world);
-        let stored = self.buffer.batch.is_empty() && self.writing.is_none();
-        if asked && judged && self.commits_under_way == 0 && (stored || !store_works) {
-            self.awaiting_first_round = false;
-            self.first_round.send_replace(true);
+        if self.first_round.ends(self.commits_done) {
+            self.first_round_over.send_replace(true);
         }
     }
 }

@@ -14,6 +14,7 @@ use mcpmon_core::window::DEFAULT_WINDOW;
 use mcpmon_core::{Rule, Settings, SystemMetrics, Timestamp};
 
 use crate::builder::StartError;
+use crate::panic::Guarded;
 use crate::world::Watched;
 
 /// The alert manager, and when it wants to be asked.
@@ -61,6 +62,10 @@ pub(crate) fn worth_recording(transition: Transition) -> Option<Transition> {
     (!nothing || !transition.deliveries.is_empty()).then_some(transition)
 }
 
+fn guarded(rule: Arc<dyn Rule>) -> Arc<dyn Rule> {
+    Arc::new(Guarded(rule))
+}
+
 impl Judge {
     pub(crate) fn new(
         settings: &Settings,
@@ -70,7 +75,7 @@ impl Judge {
     ) -> Result<Self, StartError> {
         let mut judge = Self {
             manager: AlertManager::with_config(settings.alert_config()),
-            own_rules,
+            own_rules: own_rules.into_iter().map(guarded).collect(),
             builtin,
             due: HashMap::new(),
             host_due: None,
@@ -153,6 +158,7 @@ impl Judge {
     }
 
     pub(crate) fn add_rule(&mut self, rule: Arc<dyn Rule>) {
+        let rule = guarded(rule);
         self.own_rules.retain(|known| known.name() != rule.name());
         self.own_rules.push(Arc::clone(&rule));
         self.manager.add_shared_rule(rule);

@@ -1,25 +1,32 @@
 //! What the loop does when it is asked to: services, rules and handlers come and go, a new
 //! configuration is taken, commands are carried out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mcpmon_core::monitor::{CommandError, MonitorCommand, MonitorEvent};
-use mcpmon_core::service::{ServiceName, ServiceSpec, Transport};
-use mcpmon_core::store::Retention;
-use mcpmon_core::{Question, Status, Timestamp};
-use tokio::sync::mpsc;
+use mcpmon_core::service::{ServiceLimits, ServiceName, ServiceSpec, Transport};
+use mcpmon_core::store::{Retention, Transition};
+use mcpmon_core::{Handler, Question, Status, Timestamp};
 
-use crate::builder::StartError;
+use crate::builder::{StartError, check_names};
 use crate::handle::{Change, Request};
 use crate::judge::worth_recording;
 use crate::run::Engine;
-use crate::watcher::{Order, Watcher};
+use crate::schedule::Schedule;
+use crate::watcher::{Assignment, Watcher};
 use crate::world::Watched;
 
 impl Engine {
-    /// Starts asking a service, or gives it the status it rests in.
-    pub(crate) fn wake(&mut self, watched: &mut Watched, spread: Duration, now: Timestamp) {
+    /// Starts asking a service, or gives it the status it rests in. Alerts of one that is paused
+    /// are over, since nothing would ever end them; recording that is the caller's.
+    pub(crate) fn wake(
+        &mut self,
+        watched: &mut Watched,
+        spread: Duration,
+        now: Timestamp,
+    ) -> Option<Transition> {
         let name = watched.spec.name.clone();
         let resting = if self.settings.monitoring.enabled {
             watched.resting()
@@ -31,7 +38,7 @@ impl Engine {
             let change = watched.state.set(&name, status, failure, now);
             self.note_change(change);
             self.buffer.batch.facts.extend(watched.changed_facts());
-            return;
+            return (status == Status::Paused).then(|| self.judge.forget(&name, now)).flatten();
         }
         let stdio = matches!(watched.spec.transport, Transport::Stdio(_));
         if !watched.state.seen || watched.state.status == Status::Paused {
@@ -41,19 +48,26 @@ impl Engine {
         }
         // Whoever reads the store before the first check has ended sees a whole service.
         self.buffer.batch.facts.extend(watched.changed_facts());
-        let (orders, inbox) = mpsc::unbounded_channel();
-        watched.orders = Some(orders);
-        let watcher = Watcher {
+        let (watcher, reins) = Watcher::new(Assignment {
             spec: Arc::clone(&watched.spec),
             generation: watched.generation,
             spread,
             factory: Arc::clone(&self.factory),
             clock: Arc::clone(&self.shared.clock),
             pools: self.pools.clone(),
-            orders: inbox,
             reports: self.reports.clone(),
-        };
+            after: self.leaving_watchers.take(&name),
+        });
+        watched.reins = Some(reins);
         self.watchers.spawn(watcher.run());
+        None
+    }
+
+    /// Stops asking a service; its session ends by itself.
+    fn dismiss(&mut self, watched: &mut Watched) {
+        if let Some(reins) = watched.reins.take() {
+            self.leaving_watchers.note(watched.spec.name.clone(), reins.dismiss());
+        }
     }
 
     pub(crate) fn request(&mut self, request: Request) {
@@ -66,14 +80,15 @@ impl Engine {
             }
             Request::AddRule(rule, reply) => {
                 self.judge.add_rule(rule);
-                self.all_dirty();
+                self.rules_changed();
                 let _ = reply.send(());
             }
             Request::RemoveRule(name, reply) => {
                 let now = self.shared.clock.now();
                 let ended = self.judge.remove_rule(&name, now);
-                let _ = reply.send(ended.is_some());
-                self.record(ended.and_then(worth_recording));
+                let is_gone = ended.is_some();
+                self.record_ended(ended.and_then(worth_recording));
+                let _ = reply.send(is_gone);
             }
             Request::AddHandler(handler, reply) => {
                 self.judge.add_handler(handler.name());
@@ -82,11 +97,7 @@ impl Engine {
             }
             Request::RemoveHandler(name, reply) => {
                 self.judge.remove_handler(&name);
-                let fed = self.deliverers.remove(&name);
-                if let Some(task) = &fed {
-                    task.abort();
-                }
-                let _ = reply.send(fed.is_some());
+                let _ = reply.send(self.stop_feeding(&name));
             }
             Request::Apply(change, reply) => {
                 let _ = reply.send(self.apply(*change));
@@ -117,8 +128,8 @@ impl Engine {
                     spec.ok_or_else(|| CommandError::NoSuchService(service.clone()))?
                 };
                 spec.paused_because = None;
-                self.remove_service(&service)?;
-                self.add_service(spec)
+                self.replace_service(spec, Duration::ZERO);
+                Ok(())
             }
             MonitorCommand::Silence(_) => Err(CommandError::Unsupported("silence alerts")),
             MonitorCommand::Acknowledge { .. } => {
@@ -135,8 +146,8 @@ impl Engine {
     ) -> Result<(), CommandError> {
         let world = self.shared.read();
         let ask = |watched: &Watched| {
-            if let Some(orders) = &watched.orders {
-                let _ = orders.send(Order::Ask(question));
+            if let Some(reins) = &watched.reins {
+                reins.ask(question);
             }
         };
         match service {
@@ -150,122 +161,149 @@ impl Engine {
     }
 
     pub(crate) fn add_service(&mut self, spec: ServiceSpec) -> Result<(), CommandError> {
-        let shared = Arc::clone(&self.shared);
-        let mut world = shared.write();
-        if world.services.contains_key(&spec.name) {
+        if self.shared.read().services.contains_key(&spec.name) {
             return Err(CommandError::ServiceExists(spec.name));
         }
-        let now = self.shared.clock.now();
-        self.generation += 1;
-        let name = spec.name.clone();
-        let mut watched = Watched::new(Arc::new(spec), self.generation, self.judge.reach(), now);
-        self.wake(&mut watched, Duration::ZERO, now);
-        world.services.insert(name, watched);
+        self.replace_service(spec, Duration::ZERO);
         Ok(())
     }
 
     pub(crate) fn remove_service(&mut self, name: &ServiceName) -> Result<(), CommandError> {
-        let shared = Arc::clone(&self.shared);
-        let mut world = shared.write();
-        let Some(watched) = world.services.remove(name) else {
+        let removed = self.shared.write().services.remove(name);
+        let Some(mut watched) = removed else {
             return Err(CommandError::NoSuchService(name.clone()));
         };
-        if let Some(orders) = watched.orders {
-            let _ = orders.send(Order::Stop);
-        }
+        self.dismiss(&mut watched);
         if let Some(mut facts) = watched.facts {
             facts.watched = false;
             self.buffer.batch.facts.push(facts);
         }
-        let now = self.shared.clock.now();
-        let ended = self.judge.forget(name, now);
-        self.record(ended);
+        let ended = self.judge.forget(name, self.shared.clock.now());
+        self.record_ended(ended);
         Ok(())
     }
 
     /// Exchanges settings, services and handlers; all of it, or nothing.
     pub(crate) fn apply(&mut self, change: Change) -> Result<(), StartError> {
+        check_names(&change.services, &change.handlers)?;
         let handlers: Vec<String> =
             change.handlers.iter().map(|handler| handler.name().to_owned()).collect();
         let now = self.shared.clock.now();
         let ended = self.judge.reconfigure(&change.settings, &handlers, now)?;
-        self.record(ended);
+        self.record_ended(ended);
         self.settings = change.settings;
         self.buffer.set_limit(self.settings.data_collection.metrics_buffer_size);
         self.host_enabled.send_replace(self.settings.performance_enabled());
         self.retention.send_replace(Retention::from_settings(&self.settings));
         self.exchange_services(change.services);
-        for (_, task) in self.deliverers.drain() {
-            task.abort();
-        }
-        for handler in change.handlers {
-            self.feed(handler);
-        }
+        self.exchange_handlers(change.handlers);
         let mut world = self.shared.write();
         world.report.reload_error = None;
         world.report.interval_seconds = Some(self.settings.monitoring.check_interval.as_secs_f64());
+        if !self.settings.performance_enabled() {
+            world.host = None;
+        }
         let services = u32::try_from(world.services.len()).unwrap_or(u32::MAX);
         drop(world);
-        self.all_dirty();
-        let _ = self.shared.events.send(MonitorEvent::Reloaded { services });
+        self.rules_changed();
+        self.tell(MonitorEvent::Reloaded { services });
         Ok(())
     }
 
-    pub(crate) fn exchange_services(&mut self, services: Vec<ServiceSpec>) {
-        let kept: Vec<ServiceName> = {
+    fn exchange_handlers(&mut self, handlers: Vec<Arc<dyn Handler>>) {
+        let known: Vec<String> = self.feeders.keys().cloned().collect();
+        for name in known {
+            self.stop_feeding(&name);
+        }
+        for handler in handlers {
+            self.feed(handler);
+        }
+    }
+
+    fn exchange_services(&mut self, services: Vec<ServiceSpec>) {
+        let wanted: BTreeSet<ServiceName> = services.iter().map(|spec| spec.name.clone()).collect();
+        let (gone, changed) = {
             let world = self.shared.read();
-            services
-                .iter()
-                .filter(|spec| {
-                    let known = world.services.get(&spec.name);
-                    known.is_some_and(|watched| *watched.spec == **spec)
-                })
-                .map(|spec| spec.name.clone())
-                .collect()
-        };
-        let wanted: Vec<ServiceName> = services.iter().map(|spec| spec.name.clone()).collect();
-        let gone: Vec<ServiceName> = {
-            let world = self.shared.read();
-            world.services.keys().filter(|name| !wanted.contains(name)).cloned().collect()
+            let gone: Vec<ServiceName> =
+                world.services.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
+            let is_same = |spec: &ServiceSpec| {
+                world.services.get(&spec.name).is_some_and(|watched| *watched.spec == *spec)
+            };
+            let changed: Vec<ServiceSpec> =
+                services.into_iter().filter(|spec| !is_same(spec)).collect();
+            (gone, changed)
         };
         for name in gone {
             let _ = self.remove_service(&name);
         }
-        for spec in services {
-            if kept.contains(&spec.name) {
-                continue;
+        let spread = Schedule::spread(changed.len(), self.settings.monitoring.check_interval);
+        for spec in changed {
+            if !self.retime_service(&spec) {
+                self.replace_service(spec, spread);
             }
-            self.replace_service(spec);
         }
+    }
+
+    /// Changes a service without touching its session, unless the session depends on what changed.
+    fn retime_service(&mut self, spec: &ServiceSpec) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let mut world = shared.write();
+        let watched = world.services.get_mut(&spec.name);
+        let Some(watched) = watched.filter(|watched| same_session(&watched.spec, spec)) else {
+            return false;
+        };
+        let Some(reins) = &watched.reins else { return false };
+        watched.spec = Arc::new(spec.clone());
+        watched.dirty = true;
+        reins.retime(Arc::clone(&watched.spec));
+        true
     }
 
     /// Adds a service, or exchanges the probe of one that changed: its history goes on.
-    pub(crate) fn replace_service(&mut self, spec: ServiceSpec) {
+    fn replace_service(&mut self, spec: ServiceSpec, spread: Duration) {
         let shared = Arc::clone(&self.shared);
         let mut world = shared.write();
-        let now = self.shared.clock.now();
+        let now = shared.clock.now();
         self.generation += 1;
-        let name = spec.name.clone();
-        match world.services.get_mut(&name) {
-            None => {
-                let mut watched =
-                    Watched::new(Arc::new(spec), self.generation, self.judge.reach(), now);
-                self.wake(&mut watched, Duration::ZERO, now);
-                world.services.insert(name, watched);
-            }
-            Some(watched) => {
-                if let Some(orders) = watched.orders.take() {
-                    let _ = orders.send(Order::Stop);
-                }
-                watched.spec = Arc::new(spec);
-                watched.generation = self.generation;
-                self.wake(watched, Duration::ZERO, now);
-            }
-        }
+        let (generation, spec) = (self.generation, Arc::new(spec));
+        let reach = self.judge.reach();
+        let watched = world
+            .services
+            .entry(spec.name.clone())
+            .or_insert_with(|| Watched::new(Arc::clone(&spec), generation, reach, now));
+        self.dismiss(watched);
+        watched.spec = spec;
+        watched.generation = generation;
+        watched.dirty = true;
+        let ended = self.wake(watched, spread, now);
+        drop(world);
+        self.record_ended(ended);
     }
 
-    pub(crate) fn all_dirty(&mut self) {
-        self.shared.write().services.values_mut().for_each(|watched| watched.dirty = true);
+    /// Everything is judged anew, through windows as long as the rules now want them.
+    pub(crate) fn rules_changed(&mut self) {
+        let reach = self.judge.reach();
+        for watched in self.shared.write().services.values_mut() {
+            watched.window.set_reach(reach);
+            watched.dirty = true;
+        }
         self.host_dirty = true;
     }
+}
+
+/// Whether a session opened for `old` serves `new` as well: only the timetable, the judgement and
+/// what is said of it differ.
+fn same_session(old: &ServiceSpec, new: &ServiceSpec) -> bool {
+    let mut alike = new.clone();
+    alike.labels.clone_from(&old.labels);
+    alike.depends_on.clone_from(&old.depends_on);
+    alike.remediation.clone_from(&old.remediation);
+    alike.origin.clone_from(&old.origin);
+    alike.limits = ServiceLimits {
+        connection_timeout: new.limits.connection_timeout,
+        max_body: new.limits.max_body,
+        response_time_threshold: new.limits.response_time_threshold,
+        ..old.limits.clone()
+    };
+    alike == *old
 }

@@ -6,7 +6,8 @@ use mcpmon_core::store::Settlement;
 use mcpmon_core::{DeliveryError, Timestamp};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Between two attempts.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A message nobody took for so many attempts (about a day) is given up.
 const MOST_ATTEMPTS: u32 = 300;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcpmon_core::contract::MonitorReport;
+use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::service::{ServiceName, ServiceSpec};
 use mcpmon_core::store::{
     AlertQuery, Batch, RecordQuery, Retention, Store, StoreError, Transition,
@@ -13,14 +14,16 @@ use mcpmon_core::window::RING_SPAN;
 use mcpmon_core::{Handler, ProbeFactory, Settings, SystemMetrics};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::buffer::SampleBuffer;
 use crate::builder::{MonitorBuilder, StartError};
-use crate::deliver::Deliverer;
+use crate::deliver::{Deliverer, Feeder};
 use crate::handle::{Request, RunningMonitor, Shared};
+use crate::handover::Departures;
 use crate::judge::Judge;
 use crate::outbox::Outbox;
+use crate::round::FirstRound;
 use crate::schedule::Schedule;
 use crate::upkeep;
 use crate::watcher::{Observed, Pools};
@@ -32,10 +35,12 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) const LATE: Duration = Duration::from_secs(1);
 /// Watchers have so long to end their sessions.
 const CLOSE_WITHIN: Duration = Duration::from_secs(6);
-/// The last batch and the last deliveries have so long.
-const FLUSH_WITHIN: Duration = Duration::from_millis(1_500);
-/// All of it.
+/// The last batch, and beside it the last transitions and deliveries, have so long.
+const FLUSH_WITHIN: Duration = Duration::from_millis(2_500);
+/// All of it, and a moment.
 pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(9);
+/// The machine is measured over a second; a disk that hangs must not hold the first round up.
+const HOST_WITHIN: Duration = Duration::from_secs(5);
 /// Events a slow subscriber may be behind before it misses some.
 const EVENT_BACKLOG: usize = 4_096;
 /// Results that may wait for the loop before watchers wait.
@@ -48,13 +53,19 @@ enum Event {
     Request(Request),
     Written(Batch, Result<(), StoreError>),
     Committed(Result<(), StoreError>),
-    WatcherGone,
     Tick,
+}
+
+/// A batch on its way to the store.
+pub(crate) struct Writing {
+    pub(crate) task: JoinHandle<(Batch, Result<(), StoreError>)>,
+    pub(crate) since: Instant,
 }
 
 /// All state, held by one task.
 pub(crate) struct Engine {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) events: broadcast::Sender<MonitorEvent>,
     pub(crate) settings: Settings,
     pub(crate) factory: Arc<dyn ProbeFactory>,
     pub(crate) judge: Judge,
@@ -63,20 +74,27 @@ pub(crate) struct Engine {
     pub(crate) generation: u64,
     pub(crate) reports: mpsc::Sender<Observed>,
     pub(crate) watchers: JoinSet<()>,
-    pub(crate) writing: Option<JoinHandle<(Batch, Result<(), StoreError>)>>,
+    pub(crate) leaving_watchers: Departures<ServiceName>,
+    pub(crate) writing: Option<Writing>,
+    /// Whether the last batch was written.
+    pub(crate) store_works: bool,
     pub(crate) transitions: mpsc::UnboundedSender<Transition>,
     pub(crate) committed: mpsc::UnboundedReceiver<Result<(), StoreError>>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) queued: Arc<Notify>,
-    pub(crate) deliverers: HashMap<String, JoinHandle<()>>,
-    pub(crate) stopping: watch::Sender<bool>,
+    pub(crate) feeders: HashMap<String, Feeder>,
+    pub(crate) deliverers: JoinSet<()>,
+    pub(crate) leaving_deliverers: Departures<String>,
     pub(crate) host_enabled: watch::Sender<bool>,
     pub(crate) retention: watch::Sender<Retention>,
-    pub(crate) first_round: watch::Sender<bool>,
-    /// Commits on their way; a round is judged once none is.
-    pub(crate) commits_under_way: usize,
-    pub(crate) awaiting_first_round: bool,
+    pub(crate) first_round: FirstRound,
+    pub(crate) first_round_over: watch::Sender<bool>,
+    /// Transitions given to be written, and those answered for, since the start.
+    pub(crate) commits_sent: u64,
+    pub(crate) commits_done: u64,
     pub(crate) host_dirty: bool,
+    /// The first round waits for the first sample of the machine until then.
+    pub(crate) host_awaited_until: Option<Instant>,
 }
 
 /// Takes up what was stored, starts the loop and gives its handle.
@@ -108,7 +126,7 @@ pub(crate) async fn start(
     let world = World { report, alerts: alerts.into(), ..World::default() };
     let shared = Arc::new(Shared {
         world: world.into(),
-        events,
+        events: events.downgrade(),
         clock: Arc::clone(&parts.clock),
         store: Arc::clone(&store),
     });
@@ -118,16 +136,17 @@ pub(crate) async fn start(
     let (samples, sample_queue) = mpsc::channel(4);
     let (transitions, transition_queue) = mpsc::unbounded_channel();
     let (done, committed) = mpsc::unbounded_channel();
-    let (stopping, _) = watch::channel(false);
     let (host_enabled, host_switch) = watch::channel(parts.settings.performance_enabled());
     let (retention, retention_setting) = watch::channel(Retention::from_settings(&parts.settings));
-    let (first_round, first_round_done) = watch::channel(false);
+    let (first_round_over, first_round) = watch::channel(false);
     let outbox = Arc::new(Outbox::new(Arc::clone(&store)));
     let queued = Arc::new(Notify::new());
 
     let mut upkeep = JoinSet::new();
     upkeep.spawn(upkeep::prune(Arc::clone(&store), Arc::clone(&parts.clock), retention_setting));
     upkeep.spawn(upkeep::take_commands(Arc::clone(&store), requests.clone()));
+    upkeep.spawn(upkeep::pay(Arc::clone(&outbox)));
+    let measures_host = parts.host.is_some() && parts.settings.performance_enabled();
     if let Some(host) = parts.host.take() {
         upkeep.spawn(upkeep::measure(host, host_switch, samples));
     }
@@ -136,6 +155,7 @@ pub(crate) async fn start(
 
     let mut engine = Engine {
         shared: Arc::clone(&shared),
+        events,
         buffer: SampleBuffer::new(parts.settings.data_collection.metrics_buffer_size),
         pools: Pools::new(),
         settings: parts.settings,
@@ -144,28 +164,33 @@ pub(crate) async fn start(
         generation: 0,
         reports,
         watchers: JoinSet::new(),
+        leaving_watchers: Departures::default(),
         writing: None,
+        store_works: true,
         transitions,
         committed,
         outbox,
         queued,
-        deliverers: HashMap::new(),
-        stopping,
+        feeders: HashMap::new(),
+        deliverers: JoinSet::new(),
+        leaving_deliverers: Departures::default(),
         host_enabled,
         retention,
-        first_round,
-        commits_under_way: 0,
-        awaiting_first_round: true,
+        first_round: FirstRound::Asking,
+        first_round_over,
+        commits_sent: 0,
+        commits_done: 0,
         host_dirty: false,
+        host_awaited_until: measures_host.then(|| Instant::now() + HOST_WITHIN),
     };
     engine.take_up(parts.services, now).await?;
-    engine.record(ended);
+    engine.record_ended(ended);
     for handler in parts.handlers {
         engine.feed(handler);
     }
     let task =
         tokio::spawn(engine.run(report_queue, sample_queue, request_queue, upkeep, committer));
-    Ok(RunningMonitor { shared, requests, first_round: first_round_done, task: Some(task) })
+    Ok(RunningMonitor { shared, requests, first_round, task: Some(task) })
 }
 
 /// Writes transitions in order, at once.
@@ -230,11 +255,10 @@ impl Engine {
                 break;
             }
         }
-        let shared = Arc::clone(&self.shared);
-        let mut world = shared.write();
         for (name, mut one) in watched {
-            self.wake(&mut one, spread, now);
-            world.services.insert(name, one);
+            let ended = self.wake(&mut one, spread, now);
+            self.record_ended(ended);
+            self.shared.write().services.insert(name, one);
         }
         Ok(())
     }
@@ -242,16 +266,26 @@ impl Engine {
     /// Gives one handler a task that feeds it.
     pub(crate) fn feed(&mut self, handler: Arc<dyn Handler>) {
         let name = handler.name().to_owned();
-        let deliverer = Deliverer {
+        self.stop_feeding(&name);
+        let (deliverer, feeder) = Deliverer::new(
             handler,
-            outbox: Arc::clone(&self.outbox),
-            queued: Arc::clone(&self.queued),
-            shared: Arc::clone(&self.shared),
-            stopping: self.stopping.subscribe(),
+            Arc::clone(&self.outbox),
+            Arc::clone(&self.queued),
+            Arc::clone(&self.shared),
+            self.leaving_deliverers.take(&name),
+        );
+        self.deliverers.spawn(deliverer.run());
+        self.feeders.insert(name, feeder);
+    }
+
+    /// Gives one handler nothing more; says whether there was one. What it is taking now it may
+    /// take to the end.
+    pub(crate) fn stop_feeding(&mut self, name: &str) -> bool {
+        let Some(feeder) = self.feeders.remove(name) else {
+            return false;
         };
-        if let Some(replaced) = self.deliverers.insert(name, tokio::spawn(deliverer.run())) {
-            replaced.abort();
-        }
+        self.leaving_deliverers.note(name.to_owned(), feeder.dismiss());
+        true
     }
 
     async fn run(
@@ -265,7 +299,6 @@ impl Engine {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut samples_open = true;
-        self.see_first_round();
         loop {
             let event = tokio::select! {
                 biased;
@@ -284,7 +317,8 @@ impl Engine {
                         continue;
                     }
                 },
-                Some(_) = self.watchers.join_next() => Event::WatcherGone,
+                Some(_) = self.watchers.join_next() => continue,
+                Some(_) = self.deliverers.join_next() => continue,
             };
             self.take(event);
         }
@@ -298,17 +332,17 @@ impl Engine {
             Event::Request(request) => self.request(request),
             Event::Written(batch, result) => self.written(batch, result),
             Event::Committed(result) => {
-                self.commits_under_way = self.commits_under_way.saturating_sub(1);
+                self.commits_done += 1;
                 if let Err(error) = result {
                     self.store_failed(&error);
                 }
                 self.see_first_round();
             }
-            Event::WatcherGone => {}
             Event::Tick => {
                 self.judge_services();
                 self.write();
-                self.see_first_round();
+                self.see_recovery();
+                self.see_round_judged();
             }
         }
     }
@@ -321,60 +355,73 @@ impl Engine {
         committer: JoinHandle<()>,
     ) {
         for watched in self.shared.write().services.values_mut() {
-            // A dropped sender is an order to stop.
-            watched.orders = None;
+            watched.reins = None;
         }
-        let closing = async {
-            loop {
-                tokio::select! {
-                    gone = self.watchers.join_next() => if gone.is_none() { break },
-                    // A watcher that has something to report must not wait for us.
-                    Some(_) = reports.recv() => {}
+        let closing_ends = Instant::now() + CLOSE_WITHIN;
+        while !self.watchers.is_empty() {
+            tokio::select! {
+                _ = self.watchers.join_next() => {}
+                Some(observed) = reports.recv() => self.observed(observed),
+                () = tokio::time::sleep_until(closing_ends) => {
+                    tracing::warn!("Some sessions did not end in time and were dropped");
+                    self.watchers.abort_all();
+                    break;
                 }
             }
-        };
-        if timeout(CLOSE_WITHIN, closing).await.is_err() {
-            tracing::warn!("Some sessions did not end in time and were dropped");
         }
         upkeep.abort_all();
+        while let Ok(observed) = reports.try_recv() {
+            self.observed(observed);
+        }
         self.judge_services();
-        if let Some(writing) = self.writing.take()
-            && let Ok(Ok((batch, Err(_)))) = timeout(FLUSH_WITHIN, writing).await
-        {
-            self.buffer.put_back(batch);
+        let Self { shared, buffer, writing, transitions, feeders, deliverers, .. } = self;
+        // Lets the committer end once everything is written.
+        drop(transitions);
+        let flush_ends = Instant::now() + FLUSH_WITHIN;
+        let samples = timeout_at(flush_ends, flush(buffer, writing, &*shared.store));
+        let messages = timeout_at(flush_ends, last_messages(committer, feeders, deliverers));
+        let (samples, messages) = tokio::join!(samples, messages);
+        if samples.is_err() {
+            tracing::error!("The last samples could not be written in time");
         }
-        if !self.buffer.batch.is_empty() {
-            let batch = self.buffer.take();
-            match timeout(FLUSH_WITHIN, self.shared.store.append(&batch)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "The last samples could not be written"),
-                Err(_) => tracing::error!("The last samples could not be written in time"),
-            }
-        }
-        // Closing the channel lets the committer end once everything is written.
-        let (nobody, _) = mpsc::unbounded_channel();
-        drop(std::mem::replace(&mut self.transitions, nobody));
-        let _ = timeout(FLUSH_WITHIN, committer).await;
-        self.stopping.send_replace(true);
-        let deliveries = async {
-            for (_, task) in self.deliverers.drain() {
-                let _ = task.await;
-            }
-        };
-        if timeout(FLUSH_WITHIN, deliveries).await.is_err() {
+        if messages.is_err() {
             tracing::warn!("Some notifications wait in the outbox for the next start");
         }
-        self.shared.write().report.running = false;
+        shared.write().report.running = false;
     }
 }
 
+/// Writes what is left to write, after what is being written.
+async fn flush(mut buffer: SampleBuffer, writing: Option<Writing>, store: &dyn Store) {
+    if let Some(writing) = writing
+        && let Ok((batch, Err(_))) = writing.task.await
+    {
+        buffer.put_back(batch);
+    }
+    if buffer.batch.is_empty() {
+        return;
+    }
+    if let Err(error) = store.append(&buffer.take()).await {
+        tracing::error!(%error, "The last samples could not be written");
+    }
+}
+
+/// Has the last transitions written, and what is due then tried once more.
+async fn last_messages(
+    committer: JoinHandle<()>,
+    feeders: HashMap<String, Feeder>,
+    mut deliverers: JoinSet<()>,
+) {
+    let _ = committer.await;
+    feeders.values().for_each(Feeder::finish);
+    while deliverers.join_next().await.is_some() {}
+}
+
 /// The result of the batch being written; never, while none is.
-async fn finished(
-    writing: &mut Option<JoinHandle<(Batch, Result<(), StoreError>)>>,
-) -> (Batch, Result<(), StoreError>) {
+async fn finished(writing: &mut Option<Writing>) -> (Batch, Result<(), StoreError>) {
     match writing {
         None => std::future::pending().await,
-        Some(task) => match task.await {
+        Some(writing) => match (&mut writing.task).await {
             Ok(result) => result,
             // The store panicked: the batch is lost with it, and said so.
             Err(_) => (Batch::default(), Err(StoreError::Closed)),

@@ -19,6 +19,14 @@ const JITTER_SHARE: f64 = 0.015;
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 /// However long a server asks to be left alone, it is asked this often.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+/// However long its lists are said to stay good, they are not believed for longer.
+const LONGEST_TTL: Duration = Duration::from_secs(3_600);
+/// From one wake to the next that is answered; doubled while they go on, up to an interval. A
+/// process that exits as soon as it has answered would otherwise be started without end.
+const WAKE_PAUSE: Duration = Duration::from_secs(2);
+/// Outside these an interval is no interval: it would spin, or overflow the clock.
+const INTERVALS: (Duration, Duration) =
+    (Duration::from_millis(10), Duration::from_secs(365 * 86_400));
 
 /// What is due, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +47,15 @@ pub(crate) struct Schedule {
     list: Instant,
     heartbeat: Option<Instant>,
     recheck: Option<Instant>,
-    /// A question somebody asked for, before any timetable.
-    wanted: Option<Question>,
+    /// Questions somebody asked for, before any timetable.
+    wanted: Vec<Question>,
+    /// When the service's own sign that something happened is followed up.
+    wake: Option<Instant>,
+    last_wake: Option<Instant>,
+    wake_pause: Duration,
     not_before: Option<Instant>,
+    /// When the last answer was there: nothing can be due while another question is open.
+    free_since: Instant,
     failures: u32,
     rounds: u64,
 }
@@ -58,17 +72,21 @@ impl Schedule {
         let mut hasher = DefaultHasher::new();
         service.hash(&mut hasher);
         let seed = hasher.finish();
-        let first = start + spread.mul_f64(share(seed, 0));
+        let first = start + spread.min(INTERVALS.1).mul_f64(share(seed, 0));
         Self {
-            limits: limits.clone(),
+            limits: within_bounds(limits),
             spawns,
             seed,
             health: first,
             list: first,
             heartbeat: None,
             recheck: None,
-            wanted: None,
+            wanted: Vec::new(),
+            wake: None,
+            last_wake: None,
+            wake_pause: WAKE_PAUSE,
             not_before: None,
+            free_since: start,
             failures: 0,
             rounds: 0,
         }
@@ -82,13 +100,47 @@ impl Schedule {
 
     /// Somebody wants this answered now.
     pub(crate) fn want(&mut self, question: Question) {
-        self.wanted = Some(question);
+        if !self.wanted.contains(&question) {
+            self.wanted.push(question);
+        }
+    }
+
+    /// The service gave a sign: it exited, or its lists changed. Reading the lists answers either.
+    /// The first sign is followed up at once, more of them less and less often.
+    pub(crate) fn woken(&mut self, now: Instant) {
+        if self.wake.is_some() {
+            return;
+        }
+        let interval = self.limits.check_interval;
+        let at = self.last_wake.map_or(now, |last| now.max(last + self.wake_pause));
+        let goes_on = self.last_wake.is_some_and(|last| now < last + self.wake_pause + interval);
+        let longest = interval.max(WAKE_PAUSE);
+        self.wake_pause = if goes_on { (self.wake_pause * 2).min(longest) } else { WAKE_PAUSE };
+        self.last_wake = Some(at);
+        self.wake = Some(at);
+    }
+
+    /// Whether a sign waits to be followed up.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.wake.is_some()
+    }
+
+    /// From now on these are the service's times. Nothing waits for longer than the new ones say,
+    /// and each service keeps a phase of its own: they are changed all at once.
+    pub(crate) fn retime(&mut self, limits: &ServiceLimits, now: Instant) {
+        self.limits = within_bounds(limits);
+        let phase = share(self.seed, 0);
+        let soon = |interval: Duration| now + interval.mul_f64(phase);
+        self.health = self.health.min(soon(self.limits.check_interval));
+        self.list = self.list.min(soon(self.limits.list_interval));
+        let beat = soon(self.limits.status_check_interval);
+        self.heartbeat = self.heartbeat.map(|heartbeat| heartbeat.min(beat));
     }
 
     /// What is due next. May lie in the past.
     pub(crate) fn next(&self, now: Instant) -> Due {
-        if let Some(question) = self.wanted {
-            return Due { at: now, question };
+        if let Some(question) = self.wanted.first() {
+            return Due { at: now, question: *question };
         }
         let jitter = self.limits.check_interval.mul_f64(JITTER_SHARE);
         let early = self.rounds > 0;
@@ -110,6 +162,10 @@ impl Schedule {
         if let Some(heartbeat) = self.heartbeat.filter(|heartbeat| *heartbeat + worth <= due.at) {
             due = Due { at: heartbeat, question: Question::Heartbeat };
         }
+        if let Some(wake) = self.wake.filter(|wake| *wake <= due.at) {
+            due = Due { at: wake, question: Question::List };
+        }
+        due.at = due.at.max(self.free_since);
         if let Some(not_before) = self.not_before {
             due.at = due.at.max(not_before);
         }
@@ -124,7 +180,11 @@ impl Schedule {
         started: Instant,
         ended: Instant,
     ) {
-        self.wanted = None;
+        self.wanted.retain(|wanted| *wanted != question);
+        if question == Question::List {
+            self.wake = None;
+        }
+        self.free_since = ended;
         self.recheck = None;
         self.rounds += 1;
         let status = observation.raw_status();
@@ -135,8 +195,8 @@ impl Schedule {
             self.advance_health(started, ended);
         }
         if question == Question::List && !failed {
-            let pause = observation.list_ttl.unwrap_or_default().max(self.limits.list_interval);
-            self.list = started + pause;
+            let ttl = observation.list_ttl.unwrap_or_default().min(LONGEST_TTL);
+            self.list = started + ttl.max(self.limits.list_interval);
         }
         let holds_session = observation.active_connections.is_some_and(|open| open > 0);
         let beats = self.limits.status_check_interval < self.limits.check_interval;
@@ -175,6 +235,16 @@ impl Schedule {
                 self.health.max(ended + pause.mul_f64(0.9 + 0.2 * share(self.seed, self.rounds)));
         }
     }
+}
+
+fn within_bounds(limits: &ServiceLimits) -> ServiceLimits {
+    let mut limits = limits.clone();
+    for interval in
+        [&mut limits.check_interval, &mut limits.status_check_interval, &mut limits.list_interval]
+    {
+        *interval = (*interval).clamp(INTERVALS.0, INTERVALS.1);
+    }
+    limits
 }
 
 /// A number from 0 to 1 that is the same for the same seed and round.
@@ -308,6 +378,78 @@ mod tests {
             asked.iter().map(|(second, _)| *second).take(3).collect::<Vec<_>>(),
             [0, 90, 180]
         );
+    }
+
+    #[test]
+    fn signs_are_followed_up_at_once_but_a_storm_of_them_is_not() {
+        let start = tokio::time::Instant::now().into_std();
+        let name = ServiceName::from("s");
+        let mut schedule = Schedule::new(&name, &limits(), true, start, Duration::ZERO);
+        let mut now = start;
+        let mut followed = Vec::new();
+        schedule.answered(Question::List, &held(), now, now);
+        while now < start + Duration::from_secs(100) {
+            schedule.woken(now);
+            let due = schedule.next(now);
+            now = now.max(due.at);
+            if due.question == Question::List {
+                followed.push(now.duration_since(start).as_secs());
+            }
+            schedule.answered(due.question, &held(), now, now);
+        }
+        assert_eq!(followed, [0, 2, 6, 14, 30, 60, 90]);
+        let later = now + Duration::from_secs(3_600);
+        schedule.answered(Question::List, &held(), later, later);
+        schedule.woken(later);
+        assert_eq!(schedule.next(later), Due { at: later, question: Question::List });
+    }
+
+    #[test]
+    fn no_interval_and_no_word_of_a_server_breaks_the_clock() {
+        let start = tokio::time::Instant::now().into_std();
+        let name = ServiceName::from("s");
+        for interval in [Duration::ZERO, Duration::MAX] {
+            let mut limits = limits();
+            limits.check_interval = interval;
+            limits.status_check_interval = interval;
+            limits.list_interval = interval;
+            let mut schedule = Schedule::new(&name, &limits, true, start, interval);
+            let mut now = start;
+            for observation in [held(), refused(), refused(), refused(), refused(), refused()] {
+                let mut observation = observation;
+                observation.list_ttl = Some(Duration::MAX);
+                observation.retry_after = Some(Duration::MAX);
+                schedule.answered(Question::List, &observation, now, now);
+                schedule.woken(now);
+                now = schedule.next(now).at;
+            }
+            schedule.answered(Question::List, &held(), now, now);
+            assert!(schedule.next(now).at > now, "{interval:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_due_while_another_question_is_open() {
+        let start = tokio::time::Instant::now().into_std();
+        let name = ServiceName::from("s");
+        let mut schedule = Schedule::new(&name, &limits(), true, start, Duration::ZERO);
+        let ended = start + Duration::from_secs(22);
+        schedule.answered(Question::List, &held(), start, ended);
+        assert_eq!(schedule.next(ended).at, ended);
+    }
+
+    #[test]
+    fn every_question_somebody_wants_is_asked() {
+        let start = tokio::time::Instant::now().into_std();
+        let name = ServiceName::from("s");
+        let mut schedule = Schedule::new(&name, &limits(), false, start, Duration::ZERO);
+        schedule.want(Question::Functional);
+        schedule.want(Question::List);
+        for question in [Question::Functional, Question::List] {
+            assert_eq!(schedule.next(start).question, question);
+            schedule.answered(question, &Observation::answered(), start, start);
+        }
+        assert_eq!(schedule.next(start).question, Question::Health);
     }
 
     #[test]

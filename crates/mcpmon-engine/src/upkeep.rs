@@ -1,5 +1,5 @@
 //! Slow work beside the loop: old samples are pruned, commands of other processes are taken, the
-//! machine is measured.
+//! incident log is paid what it is owed, the machine is measured.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, interval_at};
 
 use crate::handle::Request;
+use crate::outbox::Outbox;
 
 const PRUNE_FIRST: Duration = Duration::from_secs(30);
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// Between two steps of pruning others may write.
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
+/// A log that could not be written is tried again this often.
+const PAY_EVERY: Duration = Duration::from_secs(1);
 const LOOK_FOR_COMMANDS: Duration = Duration::from_secs(1);
 const MEASURE_HOST: Duration = Duration::from_secs(15);
 
@@ -60,6 +63,20 @@ pub(crate) async fn take_commands(store: Arc<dyn Store>, requests: mpsc::Unbound
                 }
             }
             Err(error) => tracing::debug!(%error, "Commands could not be read"),
+        }
+    }
+}
+
+/// Writes what the incident log could not take, once it can.
+pub(crate) async fn pay(outbox: Arc<Outbox>) {
+    let mut ticks = interval(PAY_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        if outbox.owes()
+            && let Err(error) = outbox.pay().await
+        {
+            tracing::debug!(%error, "Incident log still cannot be written");
         }
     }
 }

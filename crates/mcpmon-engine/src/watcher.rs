@@ -3,20 +3,31 @@
 //! A slow service delays nobody: it waits in its own task, and only its transport's pool bounds
 //! how many ask at once.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mcpmon_core::service::{ServiceName, ServiceSpec, Transport};
+use async_trait::async_trait;
+use mcpmon_core::service::{ServiceLimits, ServiceName, ServiceSpec, Transport};
 use mcpmon_core::{
     Clock, Failure, FailureCode, Observation, Phase, Probe, ProbeFactory, Question, Timestamp,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::error::Elapsed;
+use tokio::time::{sleep_until, timeout, timeout_at};
 
-use crate::panic::unpanicked;
+use crate::handover::{Departure, Presence, presence};
+use crate::panic::{BoxFuture, unpanicked};
 use crate::schedule::Schedule;
 
 /// A probe keeps its own deadline; so much later the engine no longer believes it will.
 const BACKSTOP: Duration = Duration::from_secs(1);
+/// A check nobody wants any more may end by itself for so long.
+const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// A session that does not end in this time is dropped, which kills what it started.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// Longer than any deadline anybody means, and short enough for every clock.
+const LONGEST_CHECK: Duration = Duration::from_secs(86_400);
 /// Services of one transport asked at once. How many processes are started and held is the probe
 /// factory's to bound: a service that waits for a place there must not keep one that has its
 /// process from being asked.
@@ -60,80 +71,158 @@ pub(crate) struct Observed {
 
 /// What a watcher is told.
 #[derive(Debug)]
-pub(crate) enum Order {
+enum Order {
     /// Ask this now.
     Ask(Question),
-    /// End the session and go.
-    Stop,
+    /// From now on these are its times; the session goes on.
+    Retime(Arc<ServiceSpec>),
 }
 
-/// Everything a watcher needs.
-pub(crate) struct Watcher {
+/// The loop's end of a [`Watcher`]. Dropped, it sends the watcher away.
+#[derive(Debug)]
+pub(crate) struct Reins {
+    orders: mpsc::UnboundedSender<Order>,
+    departure: Departure,
+}
+
+impl Reins {
+    /// Has it asked now.
+    pub(crate) fn ask(&self, question: Question) {
+        let _ = self.orders.send(Order::Ask(question));
+    }
+
+    /// Gives it other times and limits of its own, which are no affair of the probe.
+    pub(crate) fn retime(&self, spec: Arc<ServiceSpec>) {
+        let _ = self.orders.send(Order::Retime(spec));
+    }
+
+    /// Sends the watcher away; tells when its session is ended and it is gone.
+    pub(crate) fn dismiss(self) -> Departure {
+        self.departure
+    }
+}
+
+/// What a watcher is and works with.
+pub(crate) struct Assignment {
     pub(crate) spec: Arc<ServiceSpec>,
     pub(crate) generation: u64,
     pub(crate) spread: Duration,
     pub(crate) factory: Arc<dyn ProbeFactory>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) pools: Pools,
-    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
     pub(crate) reports: mpsc::Sender<Observed>,
+    /// Who watched a service of this name before, and may still end its session.
+    pub(crate) after: Option<Departure>,
+}
+
+/// Watches one service.
+pub(crate) struct Watcher {
+    work: Assignment,
+    orders: mpsc::UnboundedReceiver<Order>,
+    _presence: Presence,
 }
 
 impl Watcher {
-    /// Runs until it is told to stop; then the probe is closed and nothing of it is alive.
+    pub(crate) fn new(work: Assignment) -> (Self, Reins) {
+        let (sender, orders) = mpsc::unbounded_channel();
+        let (presence, departure) = presence();
+        (Self { work, orders, _presence: presence }, Reins { orders: sender, departure })
+    }
+
+    /// Runs until it is sent away; then the probe is closed and nothing of it is alive.
     pub(crate) async fn run(mut self) {
-        let spawns = matches!(self.spec.transport, Transport::Stdio(_));
+        if let Some(after) = self.work.after.take() {
+            after.wait().await;
+        }
+        if self.orders.is_closed() {
+            return;
+        }
+        let mut probe = self.work.probe();
+        self.watch(&mut probe).await;
+        let closing = timeout(CLOSE_WITHIN, unpanicked(probe.close()));
+        if !matches!(closing.await, Ok(Some(()))) {
+            tracing::warn!(service = %self.work.spec.name, "Session was not ended in order");
+        }
+    }
+
+    async fn watch(&mut self, probe: &mut Box<dyn Probe>) {
+        let spawns = matches!(self.work.spec.transport, Transport::Stdio(_));
+        let Assignment { spec, spread, .. } = &self.work;
+        let mut has_started = false;
         let start = tokio::time::Instant::now().into_std();
-        let mut schedule =
-            Schedule::new(&self.spec.name, &self.spec.limits, spawns, start, self.spread);
-        let mut probe = self.factory.probe(&self.spec);
+        let mut schedule = Schedule::new(&spec.name, &spec.limits, spawns, start, *spread);
+        let pool = self.work.pools.of(&spec.transport);
         let mut ready = !spawns;
         loop {
             let due = schedule.next(tokio::time::Instant::now().into_std());
-            let woken = tokio::select! {
+            tokio::select! {
                 biased;
                 order = self.orders.recv() => match order {
-                    Some(Order::Ask(question)) => {
-                        schedule.want(question);
+                    Some(order) => {
+                        self.obey(order, &mut schedule);
                         continue;
                     }
-                    Some(Order::Stop) | None => break,
+                    None => return,
                 },
-                () = tokio::time::sleep_until(due.at.into()) => false,
-                () = probe.woken() => true,
+                () = sleep_until(due.at.into()) => {}
+                woken = unpanicked(probe.woken()), if !schedule.is_woken() => {
+                    if woken.is_none() {
+                        *probe = self.work.probe();
+                    }
+                    schedule.woken(tokio::time::Instant::now().into_std());
+                    continue;
+                }
+            }
+            let Some(_permit) = self.permit(&pool, &mut schedule).await else {
+                return;
             };
-            // It exited, or its lists changed: reading the lists answers either.
-            let question = if woken { Question::List } else { due.question };
-            let pool = self.pools.of(&self.spec.transport);
-            let Some(_permit) = self.permit(&pool).await else {
-                break;
-            };
+            let question = due.question;
             let started = tokio::time::Instant::now().into_std();
-            let lag =
-                if woken { Duration::ZERO } else { started.saturating_duration_since(due.at) };
-            let at = self.clock.now();
-            let deadline = started + self.time_for(question, ready);
-            let observation = self.ask(&mut probe, question, deadline).await;
-            ready = !spawns || observation.failure().is_none();
+            let at = self.work.clock.now();
+            let deadline = started + time_for(&self.work.spec.limits, question, ready);
+            let mut wanted = Vec::new();
+            let Some(mut observation) = self.ask(probe, question, deadline, &mut wanted).await
+            else {
+                return;
+            };
+            // The first start of a monitor's life is no restart of the service.
+            let started_now = std::mem::replace(&mut observation.restarted, has_started);
+            observation.restarted &= started_now;
+            has_started |= started_now;
+            ready = !spawns || is_ready(&observation);
             let ended = tokio::time::Instant::now().into_std();
             schedule.answered(question, &observation, started, ended);
+            wanted.into_iter().for_each(|order| self.obey(order, &mut schedule));
             let observed = Observed {
-                service: self.spec.name.clone(),
-                generation: self.generation,
+                service: self.work.spec.name.clone(),
+                generation: self.work.generation,
                 question,
                 at,
-                lag,
+                lag: started.saturating_duration_since(due.at),
                 observation,
             };
-            if self.reports.send(observed).await.is_err() {
-                break;
+            if self.work.reports.send(observed).await.is_err() {
+                return;
             }
         }
-        probe.close().await;
     }
 
-    /// A place in the transport's pool; `None` when told to stop while waiting for it.
-    async fn permit(&mut self, pool: &Arc<Semaphore>) -> Option<tokio::sync::OwnedSemaphorePermit> {
+    fn obey(&mut self, order: Order, schedule: &mut Schedule) {
+        match order {
+            Order::Ask(question) => schedule.want(question),
+            Order::Retime(spec) => {
+                schedule.retime(&spec.limits, tokio::time::Instant::now().into_std());
+                self.work.spec = spec;
+            }
+        }
+    }
+
+    /// A place in the transport's pool; `None` when sent away while waiting for it.
+    async fn permit(
+        &mut self,
+        pool: &Arc<Semaphore>,
+        schedule: &mut Schedule,
+    ) -> Option<OwnedSemaphorePermit> {
         let acquire = Arc::clone(pool).acquire_owned();
         tokio::pin!(acquire);
         loop {
@@ -141,39 +230,90 @@ impl Watcher {
                 biased;
                 permit = &mut acquire => return permit.ok(),
                 order = self.orders.recv() => match order {
-                    // Whatever is asked for is about to be asked.
-                    Some(Order::Ask(_)) => {}
-                    Some(Order::Stop) | None => return None,
+                    Some(order) => self.obey(order, schedule),
+                    None => return None,
                 },
             }
         }
     }
 
-    /// The whole time of a check. A process that has not answered yet may take its start-up time.
-    fn time_for(&self, question: Question, ready: bool) -> Duration {
-        let limits = &self.spec.limits;
-        match question {
-            Question::Functional => limits.call_timeout,
-            _ if ready => limits.health_check_timeout,
-            _ => limits.startup_timeout.max(limits.health_check_timeout),
-        }
-    }
-
-    /// Asks, and replaces a probe that panicked or kept no deadline.
+    /// Asks, and replaces a probe that panicked or kept no deadline; `None` when sent away and the
+    /// answer does not come at once. What is `wanted` meanwhile wants an answer of its own.
     async fn ask(
-        &self,
+        &mut self,
         probe: &mut Box<dyn Probe>,
         question: Question,
         deadline: Instant,
-    ) -> Observation {
-        let backstop = tokio::time::Instant::from_std(deadline) + BACKSTOP;
-        let asking = unpanicked(probe.ask(question, deadline));
-        let message = match tokio::time::timeout_at(backstop, asking).await {
-            Ok(Some(observation)) => return observation,
+        wanted: &mut Vec<Order>,
+    ) -> Option<Observation> {
+        let message = match self.answer(probe.ask(question, deadline), deadline, wanted).await? {
+            Ok(Some(observation)) => return Some(observation),
             Ok(None) => "the probe panicked; this is a defect of the probe, not of the service",
             Err(_) => "the probe did not keep its deadline; this machine may be overloaded",
         };
-        *probe = self.factory.probe(&self.spec);
-        Observation::failed(Failure::new(FailureCode::MonitorOverloaded, Phase::Prepare, message))
+        *probe = self.work.probe();
+        Some(overloaded(message))
     }
+
+    async fn answer(
+        &mut self,
+        asking: BoxFuture<'_, Observation>,
+        deadline: Instant,
+        wanted: &mut Vec<Order>,
+    ) -> Option<Result<Option<Observation>, Elapsed>> {
+        let backstop = tokio::time::Instant::from_std(deadline) + BACKSTOP;
+        let asking = timeout_at(backstop, unpanicked(asking));
+        tokio::pin!(asking);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut asking => return Some(answer),
+                order = self.orders.recv() => match order {
+                    Some(order) => wanted.push(order),
+                    None => return timeout(LAST_ANSWER_WITHIN, &mut asking).await.ok(),
+                },
+            }
+        }
+    }
+}
+
+impl Assignment {
+    /// A new probe, or one that says that there is none.
+    fn probe(&self) -> Box<dyn Probe> {
+        let probe = catch_unwind(AssertUnwindSafe(|| self.factory.probe(&self.spec)));
+        probe.unwrap_or_else(|_| Box::new(NoProbe))
+    }
+}
+
+/// The whole time of a check. A process that has not answered yet may take its start-up time.
+fn time_for(limits: &ServiceLimits, question: Question, ready: bool) -> Duration {
+    match question {
+        Question::Functional => limits.call_timeout,
+        _ if ready => limits.health_check_timeout,
+        _ => limits.startup_timeout.max(limits.health_check_timeout),
+    }
+    .min(LONGEST_CHECK)
+}
+
+/// Whether the next question goes to a process that was started before: one that is silent now
+/// gets no second start-up time.
+fn is_ready(observation: &Observation) -> bool {
+    let is_held = observation.active_connections.is_some_and(|open| open > 0);
+    is_held || observation.failure().is_none()
+}
+
+fn overloaded(message: &str) -> Observation {
+    Observation::failed(Failure::new(FailureCode::MonitorOverloaded, Phase::Prepare, message))
+}
+
+/// Stands in where the factory panicked.
+struct NoProbe;
+
+#[async_trait]
+impl Probe for NoProbe {
+    async fn ask(&mut self, _: Question, _: Instant) -> Observation {
+        overloaded("no probe could be made; this is a defect of the factory, not of the service")
+    }
+
+    async fn close(&mut self) {}
 }

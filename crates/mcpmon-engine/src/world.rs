@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watcher::Reins;
 use mcpmon_core::contract::{
     HostReport, MonitorReport, ServiceReport, ServiceStatusReport, as_millis,
 };
@@ -17,9 +18,6 @@ use mcpmon_core::{
     Failure, Finding, FindingCode, Observation, Phases, Question, ServiceMetrics, ServiceState,
     Status, Timestamp, Window,
 };
-use tokio::sync::mpsc;
-
-use crate::watcher::Order;
 
 /// Alerts shown in a snapshot, at most.
 const SHOWN_ALERTS: usize = 200;
@@ -31,8 +29,8 @@ const ERROR_RATE_SAMPLES: u64 = 5;
 pub(crate) struct Watched {
     pub(crate) spec: Arc<ServiceSpec>,
     pub(crate) generation: u64,
-    /// How its watcher is told things; `None` while it is not asked.
-    pub(crate) orders: Option<mpsc::UnboundedSender<Order>>,
+    /// Its watcher; `None` while it is not asked.
+    pub(crate) reins: Option<Reins>,
     pub(crate) state: ServiceState,
     pub(crate) window: Window,
     conversation: Conversation,
@@ -64,7 +62,7 @@ impl Watched {
         Self {
             spec,
             generation,
-            orders: None,
+            reins: None,
             state: ServiceState::new(now),
             window: Window::new(window),
             conversation: Conversation::default(),
@@ -121,8 +119,14 @@ impl Watched {
     }
 
     /// Takes in what a check saw besides its result.
-    pub(crate) fn note(&mut self, question: Question, observation: &Observation, news: bool) {
-        self.last_raw = observation.raw_status();
+    pub(crate) fn note(
+        &mut self,
+        question: Question,
+        raw: Status,
+        observation: &Observation,
+        news: bool,
+    ) {
+        self.last_raw = raw;
         self.checked = true;
         if observation.failure().is_none() {
             self.conversation.clone_from(&observation.conversation);
@@ -253,5 +257,22 @@ impl World {
             None => self.alerts.push_front(record),
         }
         self.alerts.truncate(SHOWN_ALERTS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_of_ours_does_not_make_every_heartbeat_news() {
+        let spec = Arc::new(ServiceSpec::http("a", "http://a.test/mcp"));
+        let mut watched = Watched::new(spec, 1, DEFAULT_WINDOW, Timestamp::default());
+        let mut observation = Observation::answered();
+        let raw = observation.raw_status();
+        observation.findings.push(Finding::new(FindingCode::HighErrorRate, "too many"));
+        watched.note(Question::Health, raw, &observation, true);
+        assert!(!watched.is_news(Question::Heartbeat, Status::Running));
+        assert!(watched.is_news(Question::Heartbeat, Status::Stopped));
     }
 }

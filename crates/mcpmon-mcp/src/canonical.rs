@@ -1,6 +1,5 @@
 //! One hash for equal lists, whatever order, spacing or key order they came in.
 
-use mcpmon_core::observation::ListedItem;
 use serde_json::{Number, Value};
 use sha2::{Digest, Sha256};
 
@@ -19,27 +18,30 @@ const FIELDS: [&str; 10] = [
     "uriTemplate",
 ];
 
-/// SHA-256, in hexadecimal, over the canonical form of all lists of a service.
-pub fn hash(tools: &[ListedItem], prompts: &[ListedItem], resources: &[ListedItem]) -> String {
-    let mut text = String::new();
-    for (kind, items) in [("tools", tools), ("prompts", prompts), ("resources", resources)] {
-        text.push_str(kind);
-        text.push('\n');
-        let mut forms: Vec<(&str, String)> = items
-            .iter()
-            .map(|item| {
-                let mut form = String::new();
-                write_item(&item.definition, &mut form);
-                (item.name.as_str(), form)
-            })
-            .collect();
+/// The canonical form of one listed item, with its name before it, by which items are ordered.
+pub type Form = (String, String);
+
+/// The canonical form of an item.
+pub fn form(name: &str, definition: &Value) -> Form {
+    let mut form = String::new();
+    write_item(definition, &mut form);
+    (name.to_owned(), form)
+}
+
+/// SHA-256, in hexadecimal, over the canonical form of all lists of a service: tools, prompts and
+/// resources.
+pub fn hash(mut lists: [Vec<Form>; 3]) -> String {
+    let mut hasher = Sha256::new();
+    for (kind, forms) in ["tools", "prompts", "resources"].into_iter().zip(&mut lists) {
+        hasher.update(kind);
+        hasher.update("\n");
         forms.sort_unstable();
         for (_, form) in forms {
-            text.push_str(&form);
-            text.push('\n');
+            hasher.update(form.as_bytes());
+            hasher.update("\n");
         }
     }
-    let digest = Sha256::digest(text.as_bytes());
+    let digest = hasher.finalize();
     digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         hex.push(char::from(DIGITS[usize::from(byte >> 4)]));
@@ -115,16 +117,13 @@ mod tests {
 
     use super::*;
 
-    fn items(values: &[Value]) -> Vec<ListedItem> {
-        let item = |value: &Value| ListedItem {
-            name: value["name"].as_str().unwrap_or_default().to_owned(),
-            definition: value.clone(),
-        };
-        values.iter().map(item).collect()
+    fn forms(values: &[Value]) -> Vec<Form> {
+        let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
+        values.iter().map(|value| form(&name(value), value)).collect()
     }
 
     fn of_tools(values: &[Value]) -> String {
-        hash(&items(values), &[], &[])
+        hash([forms(values), Vec::new(), Vec::new()])
     }
 
     #[test]
@@ -155,7 +154,7 @@ mod tests {
             changed[field] = value;
             hashes.push(of_tools(&[changed]));
         }
-        hashes.push(hash(&[], &items(&[base]), &[]));
+        hashes.push(hash([Vec::new(), forms(&[base]), Vec::new()]));
         let distinct: std::collections::BTreeSet<_> = hashes.iter().collect();
         assert_eq!(distinct.len(), hashes.len());
     }

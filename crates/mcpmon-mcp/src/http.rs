@@ -313,7 +313,9 @@ impl HttpChannel {
             *progress = Progress::Reaching;
         }
         let limit = deadline.min(Instant::now() + self.connection_timeout);
-        let mut sender = dial(&self.endpoint.origin, &self.client.tls, phases, limit).await?;
+        // Boxed, so that the many requests on open connections carry no room for it.
+        let dialled = Box::pin(dial(&self.endpoint.origin, &self.client.tls, phases, limit));
+        let mut sender = dialled.await?;
         *progress = Progress::Sent;
         let sent = Instant::now();
         match sender.send_request(build()?).await {

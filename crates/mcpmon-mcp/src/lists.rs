@@ -2,26 +2,30 @@
 //!
 //! A list is a server's word for what it offers, so it is read whole or not at all: half a list
 //! would look like a change. Pages, items and bytes are capped, and a cursor seen twice ends it.
+//!
+//! Asking is in [`pages`]; what pages mean is here.
+
+mod pages;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use mcpmon_core::failure::{FailureCode, Finding, FindingCode, Phase};
-use mcpmon_core::observation::{ListedItem, Lists, Phases};
+use mcpmon_core::observation::{Definition, ListedItem, Lists};
+use mcpmon_core::secret::Redactor;
 use mcpmon_core::status::Era;
 use mcpmon_core::text::{MAX_TEXT, truncate};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
-use crate::canonical;
+pub(crate) use self::pages::Known;
+use crate::canonical::{self, Form};
 use crate::error::{CallError, EXCERPT, excerpt};
 use crate::jsonrpc::Elements;
-use crate::protocol::{ModernMarks, Params, methods};
-use crate::session::Session;
+use crate::protocol::{ModernMarks, methods};
 
 /// Most pages of one list.
 pub const MAX_PAGES: usize = 200;
@@ -29,7 +33,7 @@ pub const MAX_PAGES: usize = 200;
 pub const MAX_ITEMS: usize = 10_000;
 /// Longest time a `ttlMs` is believed for.
 pub const MAX_TTL: Duration = Duration::from_secs(3_600);
-/// Largest definition kept whole, in bytes of JSON.
+/// Largest definition kept whole, in bytes as it came.
 const MAX_DEFINITION: usize = 64 * 1024;
 /// Names quoted in a finding.
 const QUOTED: usize = 10;
@@ -117,141 +121,99 @@ impl<'a> Page<'a> {
     }
 }
 
-impl Session {
-    /// Reads every list the server says it has.
-    ///
-    /// # Errors
-    ///
-    /// Why they could not be read whole. That prompts or resources are refused, though announced,
-    /// is only a finding.
-    pub async fn read_lists(
-        &mut self,
-        phases: &mut Phases,
-        deadline: Instant,
-    ) -> Result<Reading, CallError> {
-        let started = Instant::now();
-        let has = self.capabilities();
-        let mut notes = Notes::default();
-        let mut lists = Lists::default();
-        for (kind, announced) in [
-            (Kind::Tools, has.tools),
-            (Kind::Prompts, has.prompts),
-            (Kind::Resources, has.resources),
-        ] {
-            if !announced {
-                continue;
-            }
-            let items = match self.read_list(kind, &mut notes, phases, deadline).await {
-                Ok(items) => items,
-                Err(error) if kind != Kind::Tools && error.rpc.is_some() => {
-                    notes.refused(kind, &error);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            match kind {
-                Kind::Tools => lists.tools = items,
-                Kind::Prompts => lists.prompts = items,
-                Kind::Resources => lists.resources = items,
-            }
-        }
-        lists.hash = canonical::hash(&lists.tools, &lists.prompts, &lists.resources);
-        if notes.any_large {
-            for items in [&mut lists.tools, &mut lists.prompts, &mut lists.resources] {
-                items.iter_mut().for_each(cap_definition);
-            }
-        }
-        notes.duplicates(&lists.tools);
-        phases.list_ms = Some(started.elapsed().as_secs_f64() * 1_000.0);
-        Ok(Reading { lists, ttl: notes.ttl, findings: notes.into_findings() })
-    }
+/// Lists while their pages are taken apart.
+#[derive(Debug)]
+struct Assembly {
+    era: Era,
+    redactor: Redactor,
+    lists: Lists,
+    /// By kind, what the hash is made of.
+    forms: [Vec<Form>; 3],
+    notes: Notes,
+}
 
-    async fn read_list(
-        &mut self,
-        kind: Kind,
-        notes: &mut Notes,
-        phases: &mut Phases,
-        deadline: Instant,
-    ) -> Result<Vec<ListedItem>, CallError> {
-        let mut items = Vec::new();
-        let mut cursors = HashSet::new();
-        let mut cursor: Option<String> = None;
-        for _ in 0..MAX_PAGES {
-            let params = Params::page(cursor.as_deref());
-            let answer = self.ask(kind.method(), params, Phase::List, phases, deadline).await?;
-            let Ok(result) = answer.payload else { break };
-            cursor = self.take_page(kind, &result, &mut items, notes)?;
-            match &cursor {
-                None => return Ok(items),
-                Some(next) if !cursors.insert(next.clone()) => {
-                    let text = format!("the cursor of `{}` goes round", kind.method());
-                    return Err(self.error(FailureCode::EndlessList, Phase::List, text));
-                }
-                Some(_) => {}
-            }
+impl Assembly {
+    fn new(era: Era, redactor: Redactor) -> Self {
+        Self {
+            era,
+            redactor,
+            lists: Lists::default(),
+            forms: Default::default(),
+            notes: Notes::default(),
         }
-        let text = format!("`{}` has more than {MAX_PAGES} pages", kind.method());
-        Err(self.error(FailureCode::EndlessList, Phase::List, text))
     }
 
     /// Takes the items of one page, and gives the cursor of the next.
-    fn take_page(
-        &self,
-        kind: Kind,
-        result: &RawValue,
-        items: &mut Vec<ListedItem>,
-        notes: &mut Notes,
-    ) -> Result<Option<String>, CallError> {
+    fn take_page(&mut self, kind: Kind, result: &RawValue) -> Result<Option<String>, CallError> {
         let method = kind.method();
+        let error = |code, text| CallError::new(code, Phase::List, text).redacted(&self.redactor);
         let out_of_shape = |reason: String| {
             let text = format!("the result of `{method}` is out of shape: {reason}");
             CallError::new(FailureCode::InvalidMessage, Phase::List, text)
                 .with_excerpt(result.get().as_bytes())
-                .redacted(&self.options().redactor)
+                .redacted(&self.redactor)
         };
         // Secrets a server repeats in its definitions must not reach the store.
-        let redactor = &self.options().redactor;
-        let text = if redactor.is_empty() {
+        let text = if self.redactor.is_empty() {
             Cow::Borrowed(result.get())
         } else {
-            Cow::Owned(redactor.redact(result.get()))
+            Cow::Owned(self.redactor.redact(result.get()))
         };
         let mut page: Page<'_> =
             serde_json::from_str(&text).map_err(|error| out_of_shape(error.to_string()))?;
-        if self.era() == Era::Modern {
+        if self.era == Era::Modern {
             let marks = page.take_marks();
             if marks.wants_input() {
                 let text = format!("`{method}` wants input from a user");
-                return Err(self.error(FailureCode::InputRequired, Phase::List, text));
+                return Err(error(FailureCode::InputRequired, text));
             }
-            notes.marks(kind, &marks);
+            self.notes.marks(kind, &marks);
         }
         let next = page.next_cursor.take();
         let page =
             page.into_items(kind).ok_or_else(|| out_of_shape(format!("no `{}`", kind.word())))?;
+        let items = match kind {
+            Kind::Tools => &mut self.lists.tools,
+            Kind::Prompts => &mut self.lists.prompts,
+            Kind::Resources => &mut self.lists.resources,
+        };
         if items.len() + page.len() > MAX_ITEMS {
             let text = format!("`{method}` has more than {MAX_ITEMS} items");
-            return Err(self.error(FailureCode::EndlessList, Phase::List, text));
+            return Err(error(FailureCode::EndlessList, text));
         }
-        items.extend(page.into_iter().filter_map(|raw| read_item(kind, raw, notes)));
+        for raw in page {
+            if let Some((item, form)) = read_item(kind, raw, &mut self.notes) {
+                items.push(item);
+                self.forms[kind as usize].push(form);
+            }
+        }
         Ok(next)
+    }
+
+    fn finish(self) -> Reading {
+        let Self { mut lists, mut notes, forms, .. } = self;
+        lists.hash = canonical::hash(forms);
+        notes.duplicates(&lists.tools);
+        Reading { lists, ttl: notes.ttl, findings: notes.into_findings() }
     }
 }
 
-fn read_item(kind: Kind, raw: &RawValue, notes: &mut Notes) -> Option<ListedItem> {
-    notes.any_large |= raw.get().len() > MAX_DEFINITION;
-    let name = serde_json::from_str::<Value>(raw.get())
+/// Takes one item, and the form it is hashed in.
+fn read_item(kind: Kind, raw: &RawValue, notes: &mut Notes) -> Option<(ListedItem, Form)> {
+    let read = serde_json::from_str::<Value>(raw.get())
         .map_err(|error| error.to_string())
-        .and_then(|definition| match definition.get(kind.key()).and_then(Value::as_str) {
-            Some(name) if !name.is_empty() => Ok((truncate(name, MAX_TEXT), definition)),
+        .and_then(|value| match value.get(kind.key()).and_then(Value::as_str) {
+            Some(name) if !name.is_empty() => Ok((truncate(name, MAX_TEXT), value)),
             _ => Err(format!("no `{}`", kind.key())),
         });
-    match name {
-        Ok((name, definition)) => {
-            if let (Kind::Tools, Some(reason)) = (kind, tool_breach(&definition)) {
+    match read {
+        Ok((name, value)) => {
+            if let (Kind::Tools, Some(reason)) = (kind, tool_breach(&value)) {
                 notes.invalid(format!("`{name}`: {reason}"));
             }
-            Some(ListedItem { name, definition })
+            let form = canonical::form(&name, &value);
+            let definition = capped(raw, &name, &value);
+            Some((ListedItem { name, definition }, form))
         }
         Err(reason) => {
             let start = truncate(&excerpt(raw.get().as_bytes()), EXCERPT);
@@ -294,30 +256,13 @@ fn tool_breach(tool: &Value) -> Option<&'static str> {
     (!described).then_some("`description` is not a string")
 }
 
-/// Keeps of an absurdly large definition what a person would look for.
-fn cap_definition(item: &mut ListedItem) {
-    // Counted without being written, and no further than the cap.
-    struct Counter(usize);
-    impl std::io::Write for Counter {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            if self.0 > MAX_DEFINITION {
-                return Err(std::io::ErrorKind::FileTooLarge.into());
-            }
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
+/// The definition, or of an absurdly large one what a person would look for.
+fn capped(raw: &RawValue, name: &str, value: &Value) -> Definition {
+    if raw.get().len() <= MAX_DEFINITION {
+        return raw.into();
     }
-    if serde_json::to_writer(Counter(0), &item.definition).is_err() {
-        let text = |key: &str| {
-            item.definition.get(key).and_then(Value::as_str).map(|text| truncate(text, MAX_TEXT))
-        };
-        item.definition =
-            json!({ "name": item.name, "description": text("description"), "cut": true });
-    }
+    let text = |key: &str| value.get(key).and_then(Value::as_str).map(|t| truncate(t, MAX_TEXT));
+    (&json!({ "name": name, "description": text("description"), "cut": true })).into()
 }
 
 /// Oddities, gathered over all pages so that each is told once.
@@ -330,8 +275,6 @@ struct Notes {
     duplicates: BTreeSet<String>,
     ttl: Option<Duration>,
     clamped: Option<String>,
-    /// Some definition is over [`MAX_DEFINITION`].
-    any_large: bool,
 }
 
 impl Notes {
@@ -342,8 +285,8 @@ impl Notes {
         }
     }
 
-    fn refused(&mut self, kind: Kind, error: &CallError) {
-        let (word, reason) = (kind.word(), &error.failure.message);
+    fn refused(&mut self, kind: Kind, reason: &str) {
+        let word = kind.word();
         self.nonconforming.push(format!("{word} are announced, but {reason}"));
     }
 
@@ -427,11 +370,14 @@ mod tests {
 
     #[test]
     fn an_absurd_definition_is_cut_and_says_so() {
-        let definition = json!({"name": "a", "description": "d".repeat(MAX_DEFINITION)});
-        let mut item = ListedItem { name: "a".to_owned(), definition };
-        cap_definition(&mut item);
-        assert_eq!(item.definition["cut"], true);
-        assert!(item.definition.to_string().len() < 3 * MAX_TEXT);
+        let value = json!({"name": "a", "description": "d".repeat(MAX_DEFINITION)});
+        let raw = serde_json::value::to_raw_value(&value).unwrap();
+        let cut = capped(&raw, "a", &value);
+        assert_eq!(cut.value()["cut"], true);
+        assert!(cut.as_str().len() < 3 * MAX_TEXT);
+        let whole = json!({"name": "a"});
+        let raw = serde_json::value::to_raw_value(&whole).unwrap();
+        assert_eq!(capped(&raw, "a", &whole).value(), whole);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use mcpmon_core::secret::Redactor;
 use mcpmon_core::service::ProtocolChoice;
 use mcpmon_core::status::Era;
 use mcpmon_core::text::truncate;
+use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -24,6 +25,7 @@ use crate::child::{ChildProcess, GRACE};
 use crate::error::{CallError, told};
 use crate::forensics::Remains;
 use crate::jsonrpc::codes;
+use crate::lists::Known;
 use crate::opening::{Ask, Next, Seen, Situation, next};
 use crate::pipe::{Answer, Pipe};
 use crate::protocol::{self, Capabilities, ClientInfo, Params, methods};
@@ -101,6 +103,10 @@ pub struct Session {
     proven: bool,
     /// `ping` was refused, though the server works (legacy).
     no_ping: bool,
+    /// The last good answer to a discovery, so that the same one need not be read again (modern).
+    discovered: Option<Box<RawValue>>,
+    /// The lists as they were read last.
+    pub(crate) known_lists: Known,
     /// Whether the end of the process was told by [`Session::woken`].
     told_of_exit: AtomicBool,
 }
@@ -199,7 +205,7 @@ impl Session {
             Ok(latency) => Ok(latency),
             Err(error) => match self.way_back(&error) {
                 Some(ask) => {
-                    self.reopen(ask, error, phases, deadline).await?;
+                    Box::pin(self.reopen(ask, error, phases, deadline)).await?;
                     self.prove_once(phases, deadline).await
                 }
                 None => Err(error),
@@ -213,7 +219,9 @@ impl Session {
         deadline: Instant,
     ) -> Result<Duration, CallError> {
         self.report_end().await?;
-        self.greet(phases, deadline).await;
+        if !self.greeted && self.agreed.era == Era::Legacy {
+            Box::pin(self.greet(phases, deadline)).await;
+        }
         let proof = match self.agreed.era {
             Era::Modern => self.discover(phases, deadline).await,
             Era::Legacy if self.no_ping => self.first_page(phases, deadline).await,
@@ -245,8 +253,11 @@ impl Session {
         let phase = Phase::Request;
         let answer =
             self.ask(methods::DISCOVER, Params::default(), phase, phases, deadline).await?;
-        let Ok(result) = &answer.payload else { return Ok(answer.latency) };
-        let greeting = protocol::read_discover(result).map_err(|shape| {
+        let Ok(result) = answer.payload else { return Ok(answer.latency) };
+        if self.discovered.as_deref().is_some_and(|known| known.get() == result.get()) {
+            return Ok(answer.latency);
+        }
+        let greeting = protocol::read_discover(&result).map_err(|shape| {
             let text = format!("the result of `{}` is out of shape: {shape}", methods::DISCOVER);
             self.error(FailureCode::InvalidMessage, phase, text)
         })?;
@@ -256,6 +267,7 @@ impl Session {
         self.agreed.capabilities = greeting.capabilities;
         let server = greeting.server.map(|server| identity(&server, &self.wire.options.redactor));
         self.agreed.server = server.or(self.agreed.server.take());
+        self.discovered = Some(result).filter(|result| result.get().len() <= LONGEST_DISCOVERED);
         Ok(answer.latency)
     }
 
@@ -298,9 +310,6 @@ impl Session {
     /// Says that the session is open, until that got through. That it did not is no failure of its
     /// own: what is asked next meets the same trouble and names it better.
     async fn greet(&mut self, phases: &mut Phases, deadline: Instant) {
-        if self.greeted || self.agreed.era == Era::Modern {
-            return;
-        }
         let turn = Turn {
             method: methods::INITIALIZED,
             params: Params::default(),
@@ -368,6 +377,8 @@ impl Session {
         self.agreed =
             open::over_http(&mut self.wire, situation, ask, Some(error), phases, deadline).await?;
         (self.greeted, self.proven, self.no_ping) = (false, false, false);
+        // The same words may mean another thing in another era.
+        (self.discovered, self.known_lists) = (None, Known::default());
         if had_session {
             let text = "the server forgot the session; a new one was opened";
             self.wire.notes.push(Finding::new(FindingCode::SessionNotKept, text));
@@ -398,8 +409,8 @@ impl Session {
         CallError::new(code, phase, message).redacted(&self.wire.options.redactor)
     }
 
-    pub(crate) fn options(&self) -> &SessionOptions {
-        &self.wire.options
+    pub(crate) fn redactor(&self) -> &Redactor {
+        &self.wire.options.redactor
     }
 
     /// Ends the session. A process has its input closed and is ended, in `endings` if it takes
@@ -428,6 +439,9 @@ fn identity(server: &ServerIdentity, redactor: &Redactor) -> ServerIdentity {
         version: truncate(&told(&server.version, redactor), LONGEST_IDENTITY),
     }
 }
+
+/// Longest answer to a discovery that is remembered, in bytes.
+const LONGEST_DISCOVERED: usize = 4 * 1024;
 
 const WANTS_INPUT: &str = "the server wants input from a user before it goes on";
 

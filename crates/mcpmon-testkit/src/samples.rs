@@ -66,7 +66,7 @@ pub fn lists(tools: &[&str]) -> Lists {
             .iter()
             .map(|name| ListedItem {
                 name: (*name).to_owned(),
-                definition: json!({"name": name, "inputSchema": {"type": "object"}}),
+                definition: (&json!({"name": name, "inputSchema": {"type": "object"}})).into(),
             })
             .collect(),
         prompts: Vec::new(),

@@ -101,7 +101,8 @@ fn show(report: &Report, output: &Output) {
     let mut rows = 0;
     for service in &report.services {
         for tool in &service.tools {
-            let description = tool.definition.get("description").and_then(|text| text.as_str());
+            let definition = tool.definition.value();
+            let description = definition.get("description").and_then(|text| text.as_str());
             let first_line = description.and_then(|text| text.trim().lines().next());
             table.row([
                 Cell::new(service.service.as_str()),

@@ -54,6 +54,7 @@ struct Held {
 struct Listed {
     tools_count: u32,
     findings: Vec<Finding>,
+    ttl: Option<Duration>,
 }
 
 /// One question while it is being answered.
@@ -97,7 +98,11 @@ impl McpProbe {
                     return Err(self.nothing_held());
                 }
             }
-            Question::Health | Question::List => self.have_session(check, deadline).await?,
+            // Boxed, like everything that is rare: a check's own future stays small.
+            Question::Health | Question::List if self.held.is_none() => {
+                Box::pin(self.open_session(check, deadline)).await?;
+            }
+            Question::Health | Question::List => {}
             _ => {
                 let text = format!("a {} check is not this probe's to make", question.as_str());
                 return Err(CallError::new(FailureCode::FunctionalRefused, Phase::Prepare, text));
@@ -109,13 +114,16 @@ impl McpProbe {
         let threshold = self.spec.limits.response_time_threshold;
         check.findings.extend(slow_response(latency, threshold));
         if question == Question::List {
-            let reading = held.session.read_lists(&mut check.phases, deadline).await?;
-            held.listed = Some(Listed {
-                tools_count: u32::try_from(reading.lists.tools.len()).unwrap_or(u32::MAX),
-                findings: reading.findings,
-            });
-            check.lists = Some(reading.lists);
-            check.list_ttl = reading.ttl;
+            let reading = held.session.read_changed_lists(&mut check.phases, deadline).await?;
+            if let Some(reading) = reading {
+                held.listed = Some(Listed {
+                    tools_count: u32::try_from(reading.lists.tools.len()).unwrap_or(u32::MAX),
+                    findings: reading.findings,
+                    ttl: reading.ttl,
+                });
+                check.lists = Some(reading.lists);
+            }
+            check.list_ttl = held.listed.as_ref().and_then(|listed| listed.ttl);
         }
         Ok(())
     }
@@ -132,14 +140,11 @@ impl McpProbe {
         }
     }
 
-    async fn have_session(
+    async fn open_session(
         &mut self,
         check: &mut Check,
         deadline: Instant,
     ) -> Result<(), CallError> {
-        if self.held.is_some() {
-            return Ok(());
-        }
         let spec = Arc::clone(&self.spec);
         let (session, place) = match &spec.transport {
             Transport::Stdio(stdio) => {
@@ -237,7 +242,7 @@ impl McpProbe {
 
     async fn let_go_of_what_ended(&mut self) {
         if let Some(held) = self.held.take_if(|held| held.session.has_ended()) {
-            held.session.close(false, &mut self.endings).await;
+            Box::pin(held.session.close(false, &mut self.endings)).await;
         }
     }
 

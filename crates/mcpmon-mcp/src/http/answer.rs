@@ -133,7 +133,8 @@ impl HttpChannel {
                 for question in search.take_event(&event.data) {
                     asked += 1;
                     if asked <= MAX_ASKED {
-                        self.reply(question, post, deadline).await;
+                        // It is a whole exchange inside an exchange.
+                        Box::pin(self.reply(question, post, deadline)).await;
                     }
                 }
             }

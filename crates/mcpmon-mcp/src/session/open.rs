@@ -15,6 +15,7 @@ use super::{Agreed, Endings, Session, SessionOptions, WANTS_INPUT, identity};
 use crate::child;
 use crate::error::CallError;
 use crate::http::{HttpChannel, HttpClient};
+use crate::lists::Known;
 use crate::opening::{Ask, Next, Seen, Situation, furthest, next};
 use crate::pipe::Pipe;
 use crate::protocol::{self, Greeting, Params, methods};
@@ -135,6 +136,8 @@ impl Session {
             greeted: false,
             proven: false,
             no_ping: false,
+            discovered: None,
+            known_lists: Known::default(),
             told_of_exit: false.into(),
         }
     }

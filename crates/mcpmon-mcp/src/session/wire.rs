@@ -251,7 +251,7 @@ impl Asked<'_> {
         if error == PipeError::Timeout && self.turn.method != methods::INITIALIZE {
             pipe.notify_now(cancellation(&id));
         }
-        Err(self.explain(error, started.elapsed(), &pipe.heard(), process).await)
+        Err(Box::pin(self.explain(error, started.elapsed(), &pipe.heard(), process)).await)
     }
 
     async fn explain(

@@ -85,13 +85,13 @@ async fn begin(
         }
     }
     // `restarts` knows no window: what came before the range is all less what is in it and after.
-    if replays.values().any(|replay| replay.state.restarts > 0) {
+    if replays.values().any(|replay| replay.all_restarts > 0) {
         let mut page = RecordQuery { until: None, ..range.clone() };
         loop {
             let checks = samples.checks(&page).await?;
             for check in checks.items.iter().filter(|check| check.restarted) {
                 if let Some(replay) = replays.get_mut(&check.service) {
-                    replay.state.restarts = replay.state.restarts.saturating_sub(1);
+                    replay.restarts -= 1;
                 }
             }
             match checks.next {
@@ -141,6 +141,9 @@ struct Replay {
     service: ServiceName,
     state: ServiceState,
     window: Window,
+    /// Restarts there ever were, and those up to the check that was taken last.
+    all_restarts: u64,
+    restarts: i64,
     /// When the lists now known were first seen, and how many tools they have.
     listed: Option<(Timestamp, usize)>,
     tools_count: Option<u32>,
@@ -152,11 +155,12 @@ struct Replay {
 
 impl Replay {
     fn new(stored: &StoredService, window: Duration, listed: Option<(Timestamp, usize)>) -> Self {
-        let mut state = ServiceState::new(Timestamp::default());
-        state.restarts = stored.facts.restarts;
+        let all_restarts = stored.facts.restarts;
         Self {
             service: stored.facts.service.clone(),
-            state,
+            state: ServiceState::new(Timestamp::default()),
+            all_restarts,
+            restarts: i64::try_from(all_restarts).unwrap_or(i64::MAX),
             window: Window::new(window),
             listed,
             tools_count: stored.facts.tools_count,
@@ -178,7 +182,8 @@ impl Replay {
         } else if check.status.is_available() {
             state.consecutive_failures = 0;
         }
-        state.restarts += u64::from(check.restarted);
+        self.restarts += i64::from(check.restarted);
+        state.restarts = u64::try_from(self.restarts).unwrap_or(0).min(self.all_restarts);
         if let Some(code) = check.code {
             let told = state.failure.as_ref().filter(|failure| failure.code == code);
             state.last_error = Some(told.map_or_else(|| code.to_string(), ToString::to_string));

@@ -1,41 +1,26 @@
-//! The loop through its public face, on virtual time, with scripted services and handlers.
+//! The loop as a whole: what is watched, judged and kept.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use mcpmon_core::alert::NotificationKind;
 use mcpmon_core::monitor::{EventStream, MonitorCommand, MonitorEvent, MonitorHandle};
-use mcpmon_core::service::{ServiceName, ServiceSpec};
+use mcpmon_core::rule::{RuleContext, RuleError, RulePolicy, Subject, Verdict};
+use mcpmon_core::service::ServiceName;
 use mcpmon_core::store::{AlertQuery, IncidentLog, RecordQuery, SampleStore, Store};
-use mcpmon_core::{FailureCode, Question, Settings, Status};
-use mcpmon_engine::{Change, MemoryStore, Monitor, MonitorBuilder, RunningMonitor, StartError};
+use mcpmon_core::{
+    Clock, FailureCode, Handler, HostProbe, Level, Question, Rule, Status, SystemMetrics, Timestamp,
+};
+use mcpmon_engine::{Change, MemoryStore, Monitor, StartError};
 use mcpmon_testkit::{
     FailingStore, Operations, Reaction, RecordingHandler, ScriptedFactory, Step, StoreFault,
     TokioClock, samples,
 };
 
-fn settings() -> Settings {
-    let mut settings = Settings::default();
-    settings.monitoring.check_interval = Duration::from_secs(10);
-    settings
-}
-
-fn spec(name: &str) -> ServiceSpec {
-    let mut spec = ServiceSpec::http(name, format!("http://{name}.test/mcp"));
-    spec.limits = settings().limits();
-    spec
-}
-
-fn monitor(factory: &ScriptedFactory) -> MonitorBuilder {
-    Monitor::builder()
-        .settings(settings())
-        .probe_factory(factory.clone())
-        .clock(Arc::new(TokioClock::default()))
-}
-
-async fn seconds(count: u64) {
-    tokio::time::sleep(Duration::from_secs(count)).await;
-}
+use crate::{monitor, seconds, settings, spec};
 
 async fn wait_for(
     events: &mut Box<dyn EventStream>,
@@ -192,22 +177,6 @@ async fn a_wake_makes_a_check_due_now() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_closes_every_probe_even_one_that_is_being_asked() {
-    let factory = ScriptedFactory::new();
-    factory.script("busy").usually(Step::Hang);
-    let services = (0..20).map(|n| spec(&format!("s{n}"))).chain([spec("busy")]);
-    let monitor = monitor(&factory).services(services).start().await.unwrap();
-    factory.script("busy").wait_for_asks(1).await;
-    let before = tokio::time::Instant::now();
-    monitor.stop().await;
-    assert!(before.elapsed() < RunningMonitor::STOP_WITHIN);
-    for n in 0..20 {
-        assert_eq!(factory.script(&format!("s{n}")).closed(), 1);
-    }
-    assert_eq!(factory.script("busy").closed() + factory.script("busy").dropped(), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn unusable_and_disabled_services_rest_and_stop_nothing() {
     let factory = ScriptedFactory::new();
     let mut invalid = spec("invalid");
@@ -246,7 +215,7 @@ async fn a_reload_keeps_the_sessions_of_what_did_not_change() {
     let monitor = monitor(&factory).services([spec("same"), spec("old")]).start().await.unwrap();
     monitor.first_round().await;
     let mut changed = spec("old");
-    changed.limits.check_interval = Duration::from_secs(5);
+    changed.terminate_session = false;
     let change = Change {
         settings: settings(),
         services: vec![spec("same"), changed, spec("new")],
@@ -258,6 +227,55 @@ async fn a_reload_keeps_the_sessions_of_what_did_not_change() {
     assert_eq!((factory.script("old").probes(), factory.script("old").closed()), (2, 1));
     assert_eq!(monitor.service_status("new"), Some(Status::Running));
     monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_interval_is_kept_without_opening_sessions_anew() {
+    let factory = ScriptedFactory::new();
+    let slow = |name| {
+        let mut spec = spec(name);
+        spec.limits.check_interval = Duration::from_secs(3_600);
+        spec
+    };
+    let monitor = monitor(&factory).services([slow("a"), slow("b")]).start().await.unwrap();
+    monitor.first_round().await;
+    let change =
+        Change { settings: settings(), services: vec![spec("a"), spec("b")], handlers: Vec::new() };
+    monitor.apply(change).await.unwrap();
+    seconds(55).await;
+    for name in ["a", "b"] {
+        assert_eq!(factory.script(name).probes(), 1);
+        let asked = factory.script(name).asked().len();
+        assert!((6..=7).contains(&asked), "{name} was asked {asked} times");
+    }
+    monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_later_start_is_a_restart() {
+    let factory = ScriptedFactory::new();
+    let started = || {
+        let mut observation = samples::answered();
+        observation.restarted = true;
+        observation
+    };
+    factory.script("a").then([started(), samples::answered(), started()]);
+    let store = Arc::new(MemoryStore::new());
+    let run = async || {
+        let monitor = monitor(&factory).store(Arc::clone(&store) as Arc<dyn Store>);
+        monitor.service(spec("a")).start().await.unwrap()
+    };
+    let first = run().await;
+    seconds(45).await;
+    assert_eq!(first.service_metrics("a").unwrap().restarts, 1);
+    first.stop().await;
+    factory.script("a").then([started()]);
+    let second = run().await;
+    second.first_round().await;
+    assert_eq!(second.service_metrics("a").unwrap().restarts, 1, "our own start is none of its");
+    let checks = store.checks(&RecordQuery::of("a".into())).await.unwrap().items;
+    assert_eq!(checks.iter().filter(|check| check.restarted).count(), 1);
+    second.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,4 +378,226 @@ async fn what_cannot_be_started_says_why() {
         .start()
         .await;
     assert!(matches!(twice, Err(StartError::DuplicateService(name)) if name.as_str() == "a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn alerts_of_what_is_no_longer_watched_are_over() {
+    let factory = ScriptedFactory::new();
+    for name in ["removed", "disabled", "unloaded"] {
+        factory.script(name).usually(FailureCode::ConnectionRefused);
+    }
+    let services = ["removed", "disabled", "unloaded"].map(spec);
+    let monitor = monitor(&factory).services(services).start().await.unwrap();
+    seconds(40).await;
+    let open =
+        || monitor.snapshot().alerts.iter().filter(|a| a.alert.resolved_at.is_none()).count();
+    assert_eq!(open(), 3);
+    monitor.remove_service("removed").await.unwrap();
+    assert_eq!(open(), 2);
+    let mut disabled = spec("disabled");
+    disabled.enabled = false;
+    let change = Change { settings: settings(), services: vec![disabled], handlers: Vec::new() };
+    monitor.apply(change).await.unwrap();
+    assert_eq!(open(), 0);
+    monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_disabled_while_nobody_looked_leaves_no_alert_open() {
+    let factory = ScriptedFactory::new();
+    factory.script("a").usually(FailureCode::ConnectionRefused);
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let first = monitor(&factory).store(Arc::clone(&store)).service(spec("a"));
+    let first = first.start().await.unwrap();
+    seconds(40).await;
+    first.stop().await;
+    let query = AlertQuery { active: true, limit: 9, ..AlertQuery::default() };
+    assert_eq!(store.alerts(&query).await.unwrap().len(), 1);
+    let mut disabled = spec("a");
+    disabled.enabled = false;
+    let second = monitor(&factory).store(Arc::clone(&store)).service(disabled);
+    let second = second.start().await.unwrap();
+    second.first_round().await;
+    assert!(store.alerts(&query).await.unwrap().is_empty());
+    assert!(second.snapshot().alerts.iter().all(|a| a.alert.resolved_at.is_some()));
+    second.stop().await;
+}
+
+/// A clock, and a rule, with a defect that shows on cue.
+#[derive(Debug, Clone, Default)]
+struct Defect(Arc<AtomicBool>, TokioClock);
+
+impl Clock for Defect {
+    fn now(&self) -> Timestamp {
+        assert!(!self.0.load(Ordering::SeqCst), "a defect, on cue");
+        self.1.now()
+    }
+}
+
+impl Rule for Defect {
+    fn name(&self) -> &str {
+        "defect"
+    }
+
+    fn level(&self, _: &RuleContext<'_>) -> Level {
+        Level::Info
+    }
+
+    fn evaluate(&self, _: &RuleContext<'_>) -> Result<Verdict, RuleError> {
+        panic!("a defect, on cue")
+    }
+
+    fn message(&self, _: &RuleContext<'_>) -> Result<Cow<'_, str>, RuleError> {
+        Ok("never said".into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_end_when_the_loop_does_however_it_does() {
+    let factory = ScriptedFactory::new();
+    let defect = Defect::default();
+    let monitor = monitor(&factory).clock(Arc::new(defect.clone())).service(spec("a"));
+    let monitor = monitor.start().await.unwrap();
+    monitor.first_round().await;
+    let mut events = monitor.subscribe();
+    defect.0.store(true, Ordering::SeqCst);
+    let drained = async { while events.next().await.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(60), drained).await.unwrap();
+    assert!(!monitor.is_running());
+    assert!(monitor.subscribe().next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_panics_is_reported_and_stops_nothing() {
+    let factory = ScriptedFactory::new();
+    factory.script("a").usually(FailureCode::ConnectionRefused);
+    let ops = RecordingHandler::new("ops");
+    let monitor = monitor(&factory).rule(Defect::default()).service(spec("a"));
+    let monitor = monitor.handler(ops.clone()).start().await.unwrap();
+    monitor.add_rule(Defect::default()).await.unwrap();
+    seconds(60).await;
+    assert!(monitor.is_running());
+    assert_eq!(ops.count(NotificationKind::Firing), 1);
+    assert!(monitor.snapshot().monitor.rule_failures_total > 0);
+    monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_with_a_name_twice_changes_nothing() {
+    let factory = ScriptedFactory::new();
+    let monitor = monitor(&factory).service(spec("a")).start().await.unwrap();
+    let twice = vec![spec("b"), spec("b")];
+    let change = Change { settings: settings(), services: twice, handlers: Vec::new() };
+    let refused = monitor.apply(change).await;
+    assert!(matches!(refused, Err(StartError::DuplicateService(name)) if name.as_str() == "b"));
+    assert_eq!(monitor.service_status("b"), None);
+    let ops = || Arc::new(RecordingHandler::new("ops")) as Arc<dyn Handler>;
+    let handlers = vec![ops(), ops()];
+    let change = Change { settings: settings(), services: Vec::new(), handlers };
+    assert!(matches!(monitor.apply(change).await, Err(StartError::DuplicateHandler(_))));
+    assert_eq!(monitor.service_status("a"), Some(Status::Running));
+    monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_is_not_measured_any_more_is_not_shown() {
+    let factory = ScriptedFactory::new();
+    let monitor = monitor(&factory).host_probe(Host).service(spec("a")).start().await.unwrap();
+    seconds(20).await;
+    assert!(monitor.system_metrics().is_some());
+    let mut settings = settings();
+    settings.performance_monitoring.enabled = false;
+    let change = Change { settings, services: vec![spec("a")], handlers: Vec::new() };
+    monitor.apply(change).await.unwrap();
+    assert_eq!(monitor.system_metrics(), None);
+    monitor.stop().await;
+}
+
+struct Host;
+
+#[async_trait]
+impl HostProbe for Host {
+    async fn sample(&mut self) -> SystemMetrics {
+        samples::system_metrics()
+    }
+}
+
+/// Notes the most checks its window ever held.
+#[derive(Debug, Clone, Default)]
+struct LongWindow(Arc<AtomicU64>);
+
+impl Rule for LongWindow {
+    fn name(&self) -> &str {
+        "long_window"
+    }
+
+    fn level(&self, _: &RuleContext<'_>) -> Level {
+        Level::Info
+    }
+
+    fn policy(&self) -> RulePolicy {
+        RulePolicy { window: Duration::from_secs(900), ..RulePolicy::default() }
+    }
+
+    fn evaluate(&self, context: &RuleContext<'_>) -> Result<Verdict, RuleError> {
+        if let Subject::Service(metrics) = context.subject {
+            self.0.fetch_max(metrics.total_checks, Ordering::SeqCst);
+        }
+        Ok(Verdict::Ok)
+    }
+
+    fn message(&self, _: &RuleContext<'_>) -> Result<Cow<'_, str>, RuleError> {
+        Ok("never said".into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_added_later_looks_through_its_whole_window() {
+    let factory = ScriptedFactory::new();
+    let monitor = monitor(&factory).service(spec("a")).start().await.unwrap();
+    monitor.first_round().await;
+    let rule = LongWindow::default();
+    monitor.add_rule(rule.clone()).await.unwrap();
+    seconds(900).await;
+    let most = rule.0.load(Ordering::SeqCst);
+    assert!((80..=95).contains(&most), "{most}");
+    monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_round_ends_even_where_the_store_does_not_answer() {
+    let factory = ScriptedFactory::new();
+    let store = Arc::new(FailingStore::new(Arc::new(MemoryStore::new())));
+    let monitor = monitor(&factory)
+        .store(Arc::clone(&store) as Arc<dyn Store>)
+        .services([spec("a"), spec("b")])
+        .start()
+        .await
+        .unwrap();
+    store.fail(Operations::All, StoreFault::Stall);
+    tokio::time::timeout(Duration::from_secs(60), monitor.first_round()).await.unwrap();
+    assert!(monitor.snapshot().monitor.store_error.is_some());
+    monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_is_no_reason_to_hold_everything() {
+    let factory = ScriptedFactory::new();
+    let store = Arc::new(FailingStore::new(Arc::new(MemoryStore::new())));
+    let mut settings = settings();
+    settings.data_collection.metrics_buffer_size = 5;
+    let monitor = monitor(&factory)
+        .settings(settings)
+        .store(Arc::clone(&store) as Arc<dyn Store>)
+        .service(spec("a"))
+        .start()
+        .await
+        .unwrap();
+    monitor.first_round().await;
+    store.fail(Operations::SampleWrites, StoreFault::Stall);
+    seconds(300).await;
+    let report = monitor.snapshot().monitor.clone();
+    assert_eq!(report.waiting_samples, 5);
+    assert!(report.dropped_samples_total > 15);
+    monitor.stop().await;
 }

@@ -1,0 +1,38 @@
+//! The loop through its public face, on virtual time, with scripted services and handlers.
+
+mod deliveries;
+mod memory_store;
+mod monitor;
+mod watching;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcpmon_core::Settings;
+use mcpmon_core::probe::ProbeFactory;
+use mcpmon_core::service::ServiceSpec;
+use mcpmon_engine::{Monitor, MonitorBuilder};
+use mcpmon_testkit::TokioClock;
+
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.monitoring.check_interval = Duration::from_secs(10);
+    settings
+}
+
+fn spec(name: &str) -> ServiceSpec {
+    let mut spec = ServiceSpec::http(name, format!("http://{name}.test/mcp"));
+    spec.limits = settings().limits();
+    spec
+}
+
+fn monitor(factory: &(impl ProbeFactory + Clone + 'static)) -> MonitorBuilder {
+    Monitor::builder()
+        .settings(settings())
+        .probe_factory(factory.clone())
+        .clock(Arc::new(TokioClock::default()))
+}
+
+async fn seconds(count: u64) {
+    tokio::time::sleep(Duration::from_secs(count)).await;
+}

@@ -1,0 +1,294 @@
+//! Asks for the lists, page by page, and knows again what came before.
+//!
+//! Lists are read from the server each time, but they hardly ever change, and to build them, bring
+//! them into canonical form and hash that costs several times what the exchange does. So the last
+//! reading is remembered by a digest of each page, and pages that are byte for byte the same are
+//! not taken apart again. A cryptographic digest, because a server must not be able to write two
+//! lists that are taken for one; only digests, because the lists themselves of ten thousand
+//! services do not fit in memory.
+
+use std::collections::HashSet;
+
+use mcpmon_core::failure::{FailureCode, Phase};
+use mcpmon_core::observation::Phases;
+use mcpmon_core::secret::Redactor;
+use mcpmon_core::status::Era;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::{Assembly, Kind, MAX_PAGES, Reading};
+use crate::error::CallError;
+use crate::protocol::Params;
+use crate::session::Session;
+
+/// What was answered at the last reading, in order; `None` before the first.
+#[derive(Debug, Default)]
+pub(crate) struct Known(Option<Vec<Mark>>);
+
+/// One answer, by its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mark {
+    kind: Kind,
+    digest: [u8; 32],
+    /// The cursor it held, if there was one.
+    next: Option<String>,
+}
+
+/// One answer as it came.
+#[derive(Debug)]
+enum Heard {
+    Page(Box<RawValue>),
+    /// The server announced the list and does not give it, because.
+    Refused(String),
+}
+
+impl Heard {
+    fn digest(&self) -> [u8; 32] {
+        let (tag, text) = match self {
+            Self::Page(result) => (b'p', result.get()),
+            Self::Refused(reason) => (b'r', reason.as_str()),
+        };
+        Sha256::new().chain_update([tag]).chain_update(text).finalize().into()
+    }
+}
+
+/// Compares answers with those of the last reading, and takes apart what differs.
+struct Listener {
+    known: Option<Vec<Mark>>,
+    marks: Vec<Mark>,
+    /// What was the same so far; given up at the first difference.
+    same: Option<Vec<(Kind, Heard)>>,
+    assembly: Assembly,
+}
+
+impl Listener {
+    fn new(known: Known, era: Era, redactor: Redactor) -> Self {
+        let assembly = Assembly::new(era, redactor);
+        Self { known: known.0, marks: Vec::new(), same: Some(Vec::new()), assembly }
+    }
+
+    /// Takes one answer, and gives the cursor in it.
+    fn take(&mut self, kind: Kind, heard: Heard) -> Result<Option<String>, CallError> {
+        let digest = heard.digest();
+        if let Some(same) = &mut self.same
+            && let Some(known) = self.known.as_ref().and_then(|known| known.get(self.marks.len()))
+            && (known.kind, known.digest) == (kind, digest)
+        {
+            self.marks.push(known.clone());
+            same.push((kind, heard));
+            return Ok(known.next.clone());
+        }
+        self.take_apart_same()?;
+        let next = self.take_apart(kind, &heard)?;
+        self.marks.push(Mark { kind, digest, next: next.clone() });
+        Ok(next)
+    }
+
+    fn take_apart(&mut self, kind: Kind, heard: &Heard) -> Result<Option<String>, CallError> {
+        match heard {
+            Heard::Page(result) => self.assembly.take_page(kind, result),
+            Heard::Refused(reason) => {
+                self.assembly.notes.refused(kind, reason);
+                Ok(None)
+            }
+        }
+    }
+
+    fn take_apart_same(&mut self) -> Result<(), CallError> {
+        for (kind, heard) in self.same.take().into_iter().flatten() {
+            self.take_apart(kind, &heard)?;
+        }
+        Ok(())
+    }
+
+    fn is_unchanged(&self) -> bool {
+        // Fewer pages than last time are a difference too.
+        self.same.is_some() && self.known.as_ref() == Some(&self.marks)
+    }
+
+    /// The reading, and what to remember of it.
+    fn finish(mut self) -> Result<(Reading, Known), CallError> {
+        self.take_apart_same()?;
+        Ok((self.assembly.finish(), Known(Some(self.marks))))
+    }
+}
+
+impl Session {
+    /// Reads every list the server says it has.
+    ///
+    /// # Errors
+    ///
+    /// Why they could not be read whole. That prompts or resources are refused, though announced,
+    /// is only a finding.
+    pub async fn read_lists(
+        &mut self,
+        phases: &mut Phases,
+        deadline: Instant,
+    ) -> Result<Reading, CallError> {
+        self.known_lists = Known::default();
+        let (reading, known) = self.hear_lists(phases, deadline).await?.finish()?;
+        self.known_lists = known;
+        Ok(reading)
+    }
+
+    /// Reads every list the server says it has; `None` if all of it came byte for byte as at the
+    /// last reading on this session, so that what was said of that still holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::read_lists`].
+    pub async fn read_changed_lists(
+        &mut self,
+        phases: &mut Phases,
+        deadline: Instant,
+    ) -> Result<Option<Reading>, CallError> {
+        let listener = self.hear_lists(phases, deadline).await?;
+        if listener.is_unchanged() {
+            self.known_lists = Known(Some(listener.marks));
+            return Ok(None);
+        }
+        let (reading, known) = listener.finish()?;
+        self.known_lists = known;
+        Ok(Some(reading))
+    }
+
+    /// Asks for every page. After an error nothing is known: the next reading is one in full.
+    async fn hear_lists(
+        &mut self,
+        phases: &mut Phases,
+        deadline: Instant,
+    ) -> Result<Listener, CallError> {
+        let started = Instant::now();
+        let known = std::mem::take(&mut self.known_lists);
+        let mut listener = Listener::new(known, self.era(), self.redactor().clone());
+        let has = self.capabilities();
+        for (kind, announced) in [
+            (Kind::Tools, has.tools),
+            (Kind::Prompts, has.prompts),
+            (Kind::Resources, has.resources),
+        ] {
+            if !announced {
+                continue;
+            }
+            match self.hear_list(kind, &mut listener, phases, deadline).await {
+                Ok(()) => {}
+                Err(error) if kind != Kind::Tools && error.rpc.is_some() => {
+                    listener.take(kind, Heard::Refused(error.failure.message))?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        phases.list_ms = Some(started.elapsed().as_secs_f64() * 1_000.0);
+        Ok(listener)
+    }
+
+    async fn hear_list(
+        &mut self,
+        kind: Kind,
+        listener: &mut Listener,
+        phases: &mut Phases,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let mut cursors = HashSet::new();
+        let mut cursor: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let params = Params::page(cursor.as_deref());
+            let answer = self.ask(kind.method(), params, Phase::List, phases, deadline).await?;
+            let Ok(result) = answer.payload else { break };
+            cursor = listener.take(kind, Heard::Page(result))?;
+            match &cursor {
+                None => return Ok(()),
+                Some(next) if !cursors.insert(next.clone()) => {
+                    let text = format!("the cursor of `{}` goes round", kind.method());
+                    return Err(self.error(FailureCode::EndlessList, Phase::List, text));
+                }
+                Some(_) => {}
+            }
+        }
+        let text = format!("`{}` has more than {MAX_PAGES} pages", kind.method());
+        Err(self.error(FailureCode::EndlessList, Phase::List, text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(text: &str) -> Heard {
+        Heard::Page(RawValue::from_string(text.to_owned()).unwrap())
+    }
+
+    fn tools(names: &[&str], next: Option<&str>) -> Heard {
+        let tools: Vec<_> = names
+            .iter()
+            .map(|name| serde_json::json!({"name": name, "inputSchema": {"type": "object"}}))
+            .collect();
+        page(&serde_json::json!({"tools": tools, "nextCursor": next}).to_string())
+    }
+
+    fn listen(known: Known, heard: Vec<(Kind, Heard)>) -> Listener {
+        let mut listener = Listener::new(known, Era::Legacy, Redactor::default());
+        for (kind, heard) in heard {
+            listener.take(kind, heard).unwrap();
+        }
+        listener
+    }
+
+    /// What is known afterwards, and the names of the tools if anything was new.
+    fn read(known: Known, heard: Vec<(Kind, Heard)>) -> (Known, Option<Vec<String>>) {
+        let listener = listen(known, heard);
+        if listener.is_unchanged() {
+            return (Known(Some(listener.marks)), None);
+        }
+        let (reading, known) = listener.finish().unwrap();
+        let names = reading.lists.tools.into_iter().map(|tool| tool.name).collect();
+        (known, Some(names))
+    }
+
+    #[test]
+    fn a_reading_is_given_once_and_again_when_any_page_differs() {
+        let first = |name| vec![(Kind::Tools, tools(&[name], Some("2")))];
+        let both = |name, last: &[&str]| {
+            let mut pages = first(name);
+            pages.push((Kind::Tools, tools(last, None)));
+            pages
+        };
+        let given = |names: &[&str]| Some(names.iter().map(|&name| name.to_owned()).collect());
+        let (known, names) = read(Known::default(), both("a", &["b"]));
+        assert_eq!(names, given(&["a", "b"]));
+        let (known, names) = read(known, both("a", &["b"]));
+        assert_eq!(names, None);
+        let (known, names) = read(known, both("a", &["c"]));
+        assert_eq!(names, given(&["a", "c"]), "the second page is another");
+        let (known, names) = read(known, both("d", &["c"]));
+        assert_eq!(names, given(&["d", "c"]), "the first page is another");
+        let (known, names) = read(known, first("d"));
+        assert_eq!(names, given(&["d"]), "a page less");
+        let (known, names) = read(known, both("d", &["c"]));
+        assert_eq!(names, given(&["d", "c"]), "a page more");
+        assert_eq!(read(known, both("d", &["c"])).1, None);
+    }
+
+    #[test]
+    fn the_same_words_of_another_list_are_not_the_same() {
+        let empty = |kind| vec![(kind, page(r#"{"prompts":[],"resources":[]}"#))];
+        let (known, names) = read(Known::default(), empty(Kind::Prompts));
+        assert_eq!(names, Some(Vec::new()));
+        let (known, names) = read(known, empty(Kind::Resources));
+        assert_eq!(names, Some(Vec::new()));
+        let refused = vec![(Kind::Resources, Heard::Refused("no".to_owned()))];
+        let (known, names) = read(known, refused);
+        assert_eq!(names, Some(Vec::new()));
+        let refused = vec![(Kind::Resources, Heard::Refused("no".to_owned()))];
+        assert_eq!(read(known, refused).1, None);
+    }
+
+    #[test]
+    fn a_cursor_is_followed_though_its_page_is_known() {
+        let (known, _) = read(Known::default(), vec![(Kind::Tools, tools(&["a"], Some("2")))]);
+        let mut listener = listen(known, Vec::new());
+        let next = listener.take(Kind::Tools, tools(&["a"], Some("2"))).unwrap();
+        assert_eq!(next.as_deref(), Some("2"));
+    }
+}
