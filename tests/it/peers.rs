@@ -51,7 +51,9 @@ pub(crate) fn find(name: &str) -> Result<Peer, String> {
 }
 
 pub(crate) fn skip(peer: &str, reason: &str) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    // nextest runs a test on the main thread, whose name says nothing.
+    let test = std::env::var("NEXTEST_TEST_NAME")
+        .unwrap_or_else(|_| std::thread::current().name().unwrap_or("a test").to_owned());
     let line = format!("{test}: {peer}: {reason}");
     let required = std::env::var("MCPMON_PEERS").is_ok_and(|value| value == "required");
     assert!(!required, "a peer is missing: {line}");

@@ -110,6 +110,8 @@ async fn export_to_json_has_every_service_and_keeps_its_letters() {
         assert!(snapshots.iter().all(|snapshot| snapshot["timestamp"].is_string()), "{ran}");
     }
     assert!(exported["alerts"].is_array());
+    let good = exported["services"]["good"].as_array().unwrap();
+    assert!(good.iter().all(|one| one["restarts"] == 0), "a first start is no restart\n{ran}");
     assert!(ran.out.contains("réseau"), "not escaped\n{ran}");
     assert!(ran.out.contains("\n  "), "indented\n{ran}");
 }

@@ -148,21 +148,23 @@ pub(crate) async fn run(
         up.until_ended(&monitor, events, lines, &followed, &mut ends, output).await?;
     }
     let checks = monitor.snapshot().monitor.checks_total;
+    if !monitor.is_running() {
+        let message = "the monitor ended by itself, which is a defect of mcpmon; start it again";
+        return Err(CliError::Failed(message.to_owned()));
+    }
     monitor.stop().await;
     output.line(&format!("stopped after {}", count(usize::try_from(checks).unwrap_or(0), "check")));
     Ok(Exit::Ok)
 }
 
 async fn start(plan: Plan, store: SqliteStore) -> Result<RunningMonitor, CliError> {
+    let disks = plan.settings.performance_monitoring.disks.clone();
     let mut builder = Monitor::builder()
+        .host_probe(SysinfoHost::new(disks))
         .probe_factory(McpProbeFactory::new(&plan.settings))
         .store(Arc::new(store))
         .services(plan.services)
         .version(env!("CARGO_PKG_VERSION"));
-    if plan.settings.performance_enabled() {
-        let disks = plan.settings.performance_monitoring.disks.clone();
-        builder = builder.host_probe(SysinfoHost::new(disks));
-    }
     for handler in plan.handlers {
         builder = builder.shared_handler(handler);
     }
