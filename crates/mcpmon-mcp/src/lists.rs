@@ -3,7 +3,7 @@
 //! A list is a server's word for what it offers, so it is read whole or not at all: half a list
 //! would look like a change. Pages, items and bytes are capped, and a cursor seen twice ends it.
 //!
-//! Asking is in [`pages`]; what pages mean is here.
+//! Asking is in `pages`; what pages mean is here.
 
 mod pages;
 

@@ -68,7 +68,7 @@ impl Settings {
     /// `*` stands for any service.
     pub const NOT_IN_EFFECT: &'static [(&'static str, &'static str)] = &[
         ("monitoring.middle_retention_days", "15-minute rollups"),
-        ("monitoring.rollup_retention_days", "hourly rollups"),
+        ("monitoring.rollup_retention_days", "hourly rollups; alerts and changes are pruned by it"),
         ("monitoring.max_database_size", "retention by size"),
         ("tool_monitoring.call_timeout", "functional checks"),
         ("tool_monitoring.slow_call_threshold", "rules on tools"),

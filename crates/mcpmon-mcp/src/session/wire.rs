@@ -163,7 +163,8 @@ async fn call_http(
     let got = channel.call(&post, id, phases, deadline).await?;
     // Some servers name a session on a refusal too; only a handshake makes it one.
     if opening && got.answer.payload.is_ok() {
-        session.clone_from(&got.session);
+        // Copied, because a header's value holds on to the whole buffer it was read into.
+        *session = got.session.as_ref().and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
     }
     Ok(got)
 }
