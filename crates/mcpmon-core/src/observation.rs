@@ -186,6 +186,31 @@ pub struct Observation {
     pub retry_after: Option<Duration>,
     /// How long the server says its lists stay good (`ttlMs`), already bounded.
     pub list_ttl: Option<Duration>,
+    /// The configured calls that were made, when the question was [`Question::Functional`].
+    pub calls: Vec<CallObservation>,
+    /// What it depends on and could be looked at, when the question was
+    /// [`Question::Dependency`]. Other services are not among them: the engine knows those.
+    pub dependencies: Vec<DependencyObservation>,
+}
+
+/// One configured call, as it went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallObservation {
+    /// The tool called.
+    pub tool: String,
+    /// Request written to result parsed.
+    pub duration: Duration,
+    /// What is wrong with the result, if anything is.
+    pub failure: Option<Failure>,
+}
+
+/// One thing a service depends on, as it was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DependencyObservation {
+    /// As the configuration names it: `tcp://db:5432`, `env:TOKEN`.
+    pub dependency: String,
+    /// Why it is down; `None` while it is well.
+    pub problem: Option<String>,
 }
 
 impl Observation {
@@ -205,6 +230,8 @@ impl Observation {
             process: None,
             retry_after: None,
             list_ttl: None,
+            calls: Vec::new(),
+            dependencies: Vec::new(),
         }
     }
 

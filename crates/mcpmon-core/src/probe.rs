@@ -47,4 +47,10 @@ pub trait ProbeFactory: Send + Sync {
 pub trait HostProbe: Send {
     /// One sample; rates and CPU are over the time since the last one, at least a second.
     async fn sample(&mut self) -> SystemMetrics;
+
+    /// Whether this machine has a way out: an interface that is up, beside the loopback, and a
+    /// route to more than itself. `None` where that cannot be known, which is the default.
+    fn is_online(&mut self) -> Option<bool> {
+        None
+    }
 }
