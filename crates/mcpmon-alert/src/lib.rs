@@ -27,10 +27,18 @@ mod rules;
 mod variables;
 
 pub use condition::{Condition, ExpressionError, Location};
+#[cfg(feature = "command")]
+pub use handlers::command::CommandHandler;
 #[cfg(feature = "console")]
 pub use handlers::console::{ConsoleHandler, ConsoleStyle};
 #[cfg(feature = "email")]
 pub use handlers::email::EmailHandler;
+#[cfg(feature = "http")]
+pub use handlers::http::{
+    alertmanager::AlertmanagerHandler, discord::DiscordHandler, ntfy::NtfyHandler,
+    pagerduty::PagerDutyHandler, slack::SlackHandler, teams::TeamsHandler,
+    telegram::TelegramHandler, webhook::WebhookHandler,
+};
 pub use handlers::{
     BuildErrors, FnHandler, HandlerFactory, HandlerRegistry, IntoDelivery, handler_fn,
 };

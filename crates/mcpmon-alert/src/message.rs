@@ -109,6 +109,61 @@ pub(crate) fn default_message(rule: &str, context: &RuleContext<'_>) -> String {
     truncate(&text, MAX_TEXT)
 }
 
+/// The body of a web hook, written by the operator over the notification itself. Unlike a message
+/// it is as long as it has to be, and has the filter `json`.
+#[cfg(feature = "http")]
+#[derive(Debug, Clone)]
+pub(crate) struct BodyTemplate {
+    source: String,
+}
+
+#[cfg(feature = "http")]
+impl BodyTemplate {
+    /// Longest source, in bytes.
+    const LONGEST: usize = 64 * 1024;
+    /// Steps one rendering may take: a digest has hundreds of alerts.
+    const FUEL: u64 = 2_000_000;
+
+    /// Reads a template, and tries it with `sample`.
+    pub(crate) fn compile(source: &str, sample: &serde_json::Value) -> Result<Self, String> {
+        if source.len() > Self::LONGEST {
+            return Err(format!("it is longer than {} bytes", Self::LONGEST));
+        }
+        let known: Vec<&str> =
+            sample.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        let names = environment()
+            .template_from_str(source)
+            .map_err(|error| explain(source, &error).to_string())?
+            .undeclared_variables(false);
+        if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+            let hint = match did_you_mean(unknown, known.iter().copied()) {
+                hint if hint.is_empty() => format!("; there are {}", listed(known)),
+                hint => hint,
+            };
+            return Err(format!("there is no name `{unknown}`{hint}"));
+        }
+        let template = Self { source: source.to_owned() };
+        template.render(sample)?;
+        Ok(template)
+    }
+
+    /// The body for these values.
+    pub(crate) fn render(&self, values: &serde_json::Value) -> Result<String, String> {
+        let mut environment = environment().clone();
+        environment.set_fuel(Some(Self::FUEL));
+        // Not every alert has a failure or a tool: what is missing is empty, not an error at night.
+        environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+        environment.add_filter("json", |value: &Value| {
+            serde_json::to_string(value)
+                .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+        });
+        environment
+            .template_from_str(&self.source)
+            .and_then(|template| template.render(Value::from(minijinja::value::Serde(values))))
+            .map_err(|error| explain(&self.source, &error).to_string())
+    }
+}
+
 fn to_value(variable: Variable<'_>) -> Value {
     match variable {
         Variable::Bool(value) => Value::from(value),

@@ -209,6 +209,8 @@ pub enum NotificationKind {
     Resolved,
     /// It still fires.
     Reminder,
+    /// Somebody took it on; nothing changed but that.
+    Acknowledged,
     /// Several at once.
     Digest,
     /// Somebody tries the handler.
@@ -222,6 +224,7 @@ impl NotificationKind {
             Self::Firing => "firing",
             Self::Resolved => "resolved",
             Self::Reminder => "reminder",
+            Self::Acknowledged => "acknowledged",
             Self::Digest => "digest",
             Self::Test => "test",
         }
@@ -348,6 +351,13 @@ pub trait Handler: Send + Sync {
     ///
     /// [`DeliveryError::transient`] if trying later may help, [`DeliveryError::permanent`] if not.
     async fn deliver(&self, notification: &Notification) -> Result<Receipt, DeliveryError>;
+
+    /// Takes up what this handler was told of before the monitor was restarted and still fires.
+    /// Called once, before the first delivery, for far sides that forget what is not repeated to
+    /// them. Must not block; the default does nothing.
+    fn resume(&self, firing: &[Alert]) {
+        let _ = firing;
+    }
 }
 
 #[cfg(test)]

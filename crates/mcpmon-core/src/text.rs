@@ -101,6 +101,40 @@ pub fn for_label(text: &str) -> String {
     out
 }
 
+/// Text of a Slack message: the three characters that make mentions and links become entities.
+///
+/// Source: Slack, "Formatting text for app surfaces".
+pub fn for_slack(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            c if is_deceptive(c) => push_visible(&mut out, c),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Text in Markdown, as Discord reads it: whatever formats, links or mentions is escaped.
+pub fn for_markdown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' | '`' | '*' | '_' | '~' | '|' | '[' | ']' | '(' | ')' | '<' | '>' | '#' | '@'
+            | ':' | '-' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if is_deceptive(c) => push_visible(&mut out, c),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// A name safe inside a file name: what is not in `[A-Za-z0-9._-]` becomes `_`, never empty, never
 /// starting with a dot.
 pub fn for_file_name(text: &str) -> String {
@@ -144,6 +178,17 @@ mod tests {
         for text in CORPUS {
             let out = for_html(text);
             assert!(!out.contains(['<', '>', '"', '\'']), "{out}");
+        }
+    }
+
+    #[test]
+    fn no_mention_link_or_format_reaches_a_chat() {
+        assert_eq!(for_slack("<!channel> a & b"), "&lt;!channel&gt; a &amp; b");
+        assert_eq!(for_markdown("@here **x** [a](b)"), r"\@here \*\*x\*\* \[a\]\(b\)");
+        for text in CORPUS {
+            for out in [for_slack(text), for_markdown(text)] {
+                assert!(!out.chars().any(is_deceptive), "{text:?} became {out:?}");
+            }
         }
     }
 

@@ -103,8 +103,16 @@ const FENCES: &[Fence] = &[
 ];
 
 /// What the crate under all others may use: it does no I/O and picks no runtime.
-const CORE_MAY_USE: &[&str] =
-    &["async-trait", "base64", "jiff", "schemars", "serde", "serde_json", "thiserror"];
+const CORE_MAY_USE: &[&str] = &[
+    "async-trait",
+    "base64",
+    "jiff",
+    "schemars",
+    "serde",
+    "serde_json",
+    "serde_path_to_error",
+    "thiserror",
+];
 
 /// Holds every member of the workspace against the map.
 pub(super) fn check(members: &[&Package]) -> Complaints {

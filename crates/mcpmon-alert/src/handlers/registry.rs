@@ -23,16 +23,25 @@ pub struct HandlerRegistry {
 }
 
 impl HandlerRegistry {
-    /// The kinds this crate was built with that need nothing from the program: `email`. The
-    /// console needs a writer and is registered with one, see
+    /// The kinds this crate was built with that need nothing from the program: all but the
+    /// console, which needs a writer and is registered with one, see
     /// [`ConsoleHandler::factory`](crate::ConsoleHandler::factory).
     pub fn new() -> Self {
-        #[cfg_attr(not(feature = "email"), expect(unused_mut, reason = "nothing to add"))]
+        #[cfg_attr(
+            not(any(feature = "command", feature = "email", feature = "http")),
+            expect(unused_mut, reason = "nothing to add")
+        )]
         let mut registry = Self::default();
+        #[cfg(feature = "command")]
+        registry.register("command", |settings| {
+            Ok(Box::new(crate::CommandHandler::from_settings(settings)?))
+        });
         #[cfg(feature = "email")]
         registry.register("email", |settings| {
             Ok(Box::new(crate::EmailHandler::from_settings(settings)?))
         });
+        #[cfg(feature = "http")]
+        super::http::register(&mut registry);
         registry
     }
 

@@ -66,10 +66,21 @@ impl HandlerSettings {
     ///
     /// # Errors
     ///
-    /// [`SettingsError`] that names the handler and the key.
+    /// [`SettingsError`] that names the handler and the key's path.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, SettingsError> {
-        serde_json::from_value(Value::Object(self.values.clone()))
-            .map_err(|error| self.error(error.to_string()))
+        let values = Value::Object(self.values.clone());
+        serde_path_to_error::deserialize(values).map_err(|error| {
+            let path = error.path().to_string();
+            let message = error.into_inner();
+            // A key that is missing or unknown is named by the message itself.
+            match path.as_str() {
+                "." => self.error(message.to_string()),
+                path if message.to_string().contains(&format!("`{path}`")) => {
+                    self.error(message.to_string())
+                }
+                path => self.error(format!("`{path}`: {message}")),
+            }
+        })
     }
 
     /// An error about these settings.
@@ -154,6 +165,15 @@ mod tests {
         assert_eq!((own.token.expose(), own.room.as_str()), ("hunter22", "r1"));
         let shown = format!("{settings:?} {}", serde_json::to_string(&settings).unwrap());
         assert!(!shown.contains("hunter22"), "{shown}");
+    }
+
+    #[test]
+    fn a_value_of_another_kind_is_told_with_its_key() {
+        let settings = pager(serde_json::json!({
+            "name": "ops", "type": "pager", "room": 7, "token": "t"
+        }));
+        let error = settings.parse::<Pager>().unwrap_err().to_string();
+        assert!(error.starts_with("handler `ops`: `room`: "), "{error}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use mcpmon_core::text::{for_header, for_html, for_terminal, truncate};
 use mcpmon_core::time::Timestamp;
 use serde_json::Value;
 
+use crate::handlers::wording::{color, headline, line};
 use crate::identity::{fnv1a, notification_key};
 use crate::message::readable_seconds;
 
@@ -130,7 +131,7 @@ impl Letterhead {
             rows.add(name, &value);
         }
         rows.add("Alert", &alert.id);
-        Section { title: format!("{}: {}", word(kind, alert), alert.message), rows: rows.0 }
+        Section { title: line(kind, alert), rows: rows.0 }
     }
 
     fn local(&self, at: Timestamp) -> String {
@@ -179,30 +180,9 @@ fn plain(value: &Value) -> String {
     }
 }
 
-fn word(kind: NotificationKind, alert: &Alert) -> String {
-    let level = alert.level.as_str().to_uppercase();
-    match (kind, alert.resolved_at) {
-        (NotificationKind::Test, _) => "TEST".to_owned(),
-        (NotificationKind::Resolved, _) | (_, Some(_)) => "RESOLVED".to_owned(),
-        (NotificationKind::Reminder, None) => format!("{level}, still firing"),
-        (_, None) => level,
-    }
-}
-
 /// The one subject: a line, however many the server's text had.
 fn subject(notification: &Notification) -> String {
-    let subject = match notification.alerts.as_slice() {
-        [] => "[mcpmon] no alert".to_owned(),
-        [alert] => format!("[mcpmon] {}: {}", word(notification.kind, alert), alert.message),
-        [first, rest @ ..] => format!(
-            "[mcpmon] {} alerts, worst {}: {}, and {} more",
-            notification.alerts.len(),
-            notification.level().as_str().to_uppercase(),
-            truncate(&first.message, 100),
-            rest.len()
-        ),
-    };
-    for_header(&subject)
+    for_header(&format!("[mcpmon] {}", headline(notification)))
 }
 
 fn text(sections: &[Section]) -> String {
@@ -240,16 +220,6 @@ fn html(notification: &Notification, sections: &[Section]) -> String {
     }
     out.push_str("</body></html>\r\n");
     out
-}
-
-fn color(kind: NotificationKind, alert: &Alert) -> &'static str {
-    use mcpmon_core::status::Level;
-    match (kind, alert.resolved_at, alert.level) {
-        (NotificationKind::Resolved, ..) | (_, Some(_), _) => "#1a7f37",
-        (.., Level::Info) => "#0969da",
-        (.., Level::Warning) => "#9a6700",
-        (.., Level::Error | Level::Critical) => "#cf222e",
-    }
 }
 
 #[cfg(test)]
