@@ -3,6 +3,8 @@
 // It also ends the server with whoever started it; see listening.py.
 
 import { Server } from "node:net";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 
 const listen = Server.prototype.listen;
 Server.prototype.listen = function (...options) {
@@ -21,3 +23,11 @@ setInterval(() => {
     process.exit(0);
   }
 }, 500).unref();
+
+// At SIGUSR2 it prints `kept BYTES`, the heap in use after a collection: what a server holds on to,
+// without the garbage that Node has not looked at yet.
+setFlagsFromString("--expose-gc");
+process.on("SIGUSR2", () => {
+  runInNewContext("gc")();
+  process.stdout.write(`kept ${process.memoryUsage().heapUsed}\n`);
+});

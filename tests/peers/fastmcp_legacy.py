@@ -38,6 +38,7 @@ def fail(reason: str = "asked to") -> str:
 
 async def serve(app, port: int) -> None:
     listening.end_with_parent()
+    listening.tell_sessions()
     listener = listening.bind("127.0.0.1", port)
     listening.announce(listener)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)

@@ -1,4 +1,8 @@
-"""A small server on FastMCP 4, which speaks both eras: stdio, or HTTP at `/mcp` with `--http PORT`."""
+"""A small server on FastMCP 4, which speaks both eras.
+
+stdio, or streamable HTTP at `/mcp` with `--http PORT`, or the older HTTP+SSE at `/sse` with
+`--sse PORT`.
+"""
 
 import argparse
 import asyncio
@@ -41,17 +45,28 @@ def note() -> str:
     return "a note"
 
 
+async def serve(transport: str, port: int) -> None:
+    listening.end_with_parent()
+    listening.tell_sessions()
+    listener = listening.bind("127.0.0.1", port)
+    listening.announce(listener)
+    await server.run_http_async(
+        show_banner=False, transport=transport, log_level="warning", sockets=[listener]
+    )
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--http", type=int, metavar="PORT", help="0 takes a free one and prints it")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--http", type=int, metavar="PORT", help="0 takes a free one and prints it")
+    where.add_argument("--sse", type=int, metavar="PORT", help="likewise, with the older transport")
     options = parser.parse_args()
-    if options.http is None:
+    if options.http is not None:
+        await serve("http", options.http)
+    elif options.sse is not None:
+        await serve("sse", options.sse)
+    else:
         await server.run_stdio_async(show_banner=False)
-        return
-    listening.end_with_parent()
-    listener = listening.bind("127.0.0.1", options.http)
-    listening.announce(listener)
-    await server.run_http_async(show_banner=False, log_level="warning", sockets=[listener])
 
 
 asyncio.run(main())

@@ -2,10 +2,13 @@
 
 A test asks for port 0 and reads the real one from the line `listening PORT` on standard output,
 so no test picks a port and hopes. A test that is killed cannot clean up behind itself, so a
-server that finds itself adopted by another parent leaves.
+server that finds itself adopted by another parent leaves. How many sessions it has kept is asked
+by SIGUSR1, since any request might open one more.
 """
 
+import gc
 import os
+import signal
 import socket
 import threading
 import time
@@ -13,7 +16,9 @@ import time
 
 def bind(host: str, port: int) -> socket.socket:
     """Binds and listens, so that whoever reads the line below can connect at once."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio turns Nagle's delay off, as it does where it binds itself.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
     listener.listen(128)
@@ -35,3 +40,15 @@ def end_with_parent() -> None:
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def tell_sessions() -> None:
+    """Prints `sessions N`, the streamable HTTP sessions open now, at every SIGUSR1."""
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+    def tell(*_) -> None:
+        # What holds them is made deep inside, at another place in every version.
+        found = (held for held in gc.get_objects() if isinstance(held, StreamableHTTPSessionManager))
+        print("sessions", sum(len(manager._server_instances) for manager in found), flush=True)
+
+    signal.signal(signal.SIGUSR1, tell)

@@ -9,6 +9,8 @@ use crate::step::{Step, timed};
 use crate::workspace::{Depth, Metadata, Package};
 
 const PACKAGE: &str = "mcpmon-benches";
+/// The command that people run, which some benchmarks run too.
+const COMMAND: &str = "mcpmon-cli";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Benchmark {
@@ -31,7 +33,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         .context("the workspace has no package `mcpmon-benches`")?;
     let chosen = choose(&benchmarks(package), names)?;
 
-    Step::cargo(["build", "--release", "--locked", "-p", PACKAGE, "--bins"])?.run()?;
+    Step::cargo(["build", "--release", "--locked", "-p", PACKAGE, "-p", COMMAND, "--bins"])?
+        .run()?;
     for benchmark in chosen {
         let verb =
             if benchmark.flag == "--bin" { &["run", "--release"][..] } else { &["bench"][..] };

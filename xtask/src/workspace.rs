@@ -92,15 +92,24 @@ pub(crate) enum Depth {
 }
 
 impl Metadata {
-    /// Asks Cargo.
+    /// Asks Cargo about this workspace.
+    ///
+    /// # Errors
+    ///
+    /// As [`Metadata::load_of`].
+    pub(crate) fn load(depth: Depth) -> Result<Self> {
+        Self::load_of(&root()?, depth)
+    }
+
+    /// Asks Cargo about the workspace of this folder.
     ///
     /// # Errors
     ///
     /// If Cargo fails (a broken manifest, a lock file that is out of date) or answers in a shape
     /// this code does not know.
-    pub(crate) fn load(depth: Depth) -> Result<Self> {
+    pub(crate) fn load_of(folder: &Path, depth: Depth) -> Result<Self> {
         let mut command = cargo();
-        command.args(["metadata", "--format-version", "1"]).current_dir(root()?);
+        command.args(["metadata", "--format-version", "1"]).current_dir(folder);
         match depth {
             Depth::Members => command.arg("--no-deps"),
             Depth::Everything => command.args([

@@ -2,13 +2,14 @@
 //!
 //! Everything lands in `target/peers`, caches included; nothing is installed globally and an
 //! empty home is enough. The peers come in batches, one per npm prefix or Python environment,
-//! since the SDK versions exclude each other. A batch that fails takes only its own peers with
+//! since the SDK versions exclude each other, and one that Cargo builds. A batch that fails takes only its own peers with
 //! it. Each leaves a stamp of all it was made from, so a second run does nothing, and a run that
 //! was cut short goes on where it stopped.
 
 mod manifest;
 mod node;
 mod python;
+mod rust;
 mod tool;
 
 use std::fs::File;
@@ -76,12 +77,12 @@ pub(crate) fn install(force: bool) -> Result<()> {
 fn install_batches(place: &Place, force: bool) -> Manifest {
     let mut manifest = Manifest::default();
     std::thread::scope(|scope| {
-        let node = scope.spawn(|| node::install(place, force));
-        let python: Vec<_> = python::BATCHES
-            .iter()
-            .map(|batch| scope.spawn(|| batch.install(place, force)))
-            .collect();
-        for batch in std::iter::once(node).chain(python) {
+        let rust = scope.spawn(|| rust::install(place, force));
+        let node = node::BATCHES.iter().map(|batch| scope.spawn(|| batch.install(place, force)));
+        let mut batches: Vec<_> = std::iter::once(rust).chain(node).collect();
+        let python = python::BATCHES.iter();
+        batches.extend(python.map(|batch| scope.spawn(|| batch.install(place, force))));
+        for batch in batches {
             // A panic in one batch is a bug in it and must still leave the others usable.
             if let Ok(peers) = batch.join() {
                 manifest.peers.extend(peers);

@@ -9,7 +9,7 @@ use super::manifest::Peer;
 use super::tool::{self, Stamp};
 use super::{Place, all_failed};
 
-/// The environments. The two SDK generations cannot live in one.
+/// The environments. No two versions of the SDK can live in one.
 pub(super) const BATCHES: &[Batch] = &[
     Batch {
         name: "modern",
@@ -34,6 +34,24 @@ pub(super) const BATCHES: &[Batch] = &[
             name: "fastmcp-legacy",
             package: "mcp",
             start: Start::Script("fastmcp_legacy.py"),
+        }],
+    },
+    Batch {
+        name: "python-1.9",
+        imports: "mcp.server.fastmcp, uvicorn",
+        peers: &[Program {
+            name: "python-1.9",
+            package: "mcp",
+            start: Start::Script("fastmcp_legacy.py"),
+        }],
+    },
+    Batch {
+        name: "python-1.0",
+        imports: "mcp.server.stdio",
+        peers: &[Program {
+            name: "python-1.0",
+            package: "mcp",
+            start: Start::Script("lowlevel_first.py"),
         }],
     },
     Batch {
