@@ -50,9 +50,22 @@ impl BareClient {
     ///
     /// When the fleet does not answer as it should.
     pub async fn sweep(&mut self) -> Result<usize, Failure> {
+        self.sweep_by(false).await
+    }
+
+    /// The same with what comes before a first check: each service is asked what it is.
+    ///
+    /// # Errors
+    ///
+    /// When the fleet does not answer as it should.
+    pub async fn first_sweep(&mut self) -> Result<usize, Failure> {
+        self.sweep_by(true).await
+    }
+
+    async fn sweep_by(&mut self, first: bool) -> Result<usize, Failure> {
         let mut sweeping = JoinSet::new();
         for worker in self.workers.drain(..) {
-            sweeping.spawn(worker.sweep());
+            sweeping.spawn(worker.sweep(first));
         }
         let mut checks = 0;
         while let Some(swept) = sweeping.join_next().await {
@@ -113,14 +126,15 @@ impl Worker {
         session.ok_or_else(|| "the fleet opens no sessions".into())
     }
 
-    async fn sweep(mut self) -> Result<Self, Failure> {
+    async fn sweep(mut self, opens: bool) -> Result<Self, Failure> {
         let (first, params) = match self.era {
             Era::Modern => (methods::DISCOVER, modern_params()),
             Era::Legacy => (methods::PING, json!({})),
         };
         let services = std::mem::take(&mut self.services);
         for service in &services {
-            for method in [first, methods::TOOLS_LIST] {
+            let opening = opens.then_some(first);
+            for method in opening.into_iter().chain([first, methods::TOOLS_LIST]) {
                 let response = self.send(service, method, &params).await?;
                 if !response.status().is_success() {
                     return Err(format!("{method}: {}", response.status()).into());

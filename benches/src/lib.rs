@@ -7,6 +7,9 @@
 pub mod bare;
 pub mod fleet;
 pub mod monitored;
+pub mod options;
+pub mod spread;
+pub mod stdio;
 pub mod usage;
 
 /// What a benchmark may fail with; it only has to be readable.

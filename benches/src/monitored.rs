@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcpmon_collect::McpProbeFactory;
-use mcpmon_core::monitor::{MonitorCommand, MonitorEvent, MonitorHandle as _};
+use mcpmon_core::monitor::{EventStream, MonitorCommand, MonitorEvent, MonitorHandle as _};
+use mcpmon_core::service::ServiceName;
+use mcpmon_core::store::CheckRecord;
 use mcpmon_core::{Question, ServiceSpec, Settings, Status};
 use mcpmon_engine::{Monitor, RunningMonitor};
 use mcpmon_store::{OpenOptions, SqliteStore};
@@ -29,6 +31,8 @@ pub fn only_on_command() -> Settings {
     settings.monitoring.check_interval = seldom;
     settings.service_monitoring.status_check_interval = seldom;
     settings.service_monitoring.list_interval = seldom;
+    // However slow the machine is today, it is not the fleet that is.
+    settings.performance_monitoring.response_time_threshold = seldom;
     settings
 }
 
@@ -44,13 +48,28 @@ impl Monitored {
         services: impl IntoIterator<Item = (Speaks, usize)>,
         settings: Settings,
     ) -> Result<Self, Failure> {
+        let specs = services.into_iter().map(|(speaks, index)| {
+            ServiceSpec::http(service_name(index), fleet.url(speaks, index))
+        });
+        let monitored = Self::watch(specs, settings).await?;
+        monitored.all_well().await?;
+        Ok(monitored)
+    }
+
+    /// Starts a monitor over any services.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub async fn watch(
+        specs: impl IntoIterator<Item = ServiceSpec>,
+        settings: Settings,
+    ) -> Result<Self, Failure> {
         let directory = tempfile::tempdir()?;
         let store = SqliteStore::open(directory.path().join("bench.db"), OpenOptions::default())?;
-        let specs: Vec<_> = services
+        let specs: Vec<_> = specs
             .into_iter()
-            .map(|(speaks, index)| {
-                let name = format!("service-{index:05}");
-                let mut spec = ServiceSpec::http(name, fleet.url(speaks, index));
+            .map(|mut spec| {
                 spec.limits = settings.limits();
                 spec
             })
@@ -63,11 +82,23 @@ impl Monitored {
             .store(Arc::new(store))
             .start()
             .await?;
-        let monitored = Self { monitor, services, _directory: directory };
-        monitored.list_all().await?;
-        monitored.monitor.first_round().await;
-        monitored.check_all_running()?;
-        Ok(monitored)
+        Ok(Self { monitor, services, _directory: directory })
+    }
+
+    /// Has every service asked once, and waits until each was found well.
+    ///
+    /// # Errors
+    ///
+    /// When one was not.
+    pub async fn all_well(&self) -> Result<(), Failure> {
+        self.ask(None, Question::List).await?;
+        self.monitor.first_round().await;
+        self.check_all_running()
+    }
+
+    /// The monitor itself.
+    pub fn monitor(&self) -> &RunningMonitor {
+        &self.monitor
     }
 
     /// Checks every service once, list included, as fast as it can. Gives the number of checks.
@@ -77,21 +108,11 @@ impl Monitored {
     /// When the monitor stops, or more happens than can be counted.
     pub async fn sweep(&self) -> Result<usize, Failure> {
         let mut events = self.monitor.subscribe();
-        self.list_all().await?;
-        let mut checked = 0;
-        while checked < self.services {
-            match events.next().await {
-                Some(MonitorEvent::Checked(check)) if check.question == Question::List => {
-                    checked += 1;
-                }
-                Some(MonitorEvent::Missed { count }) => {
-                    return Err(format!("{count} events were missed, so nothing is known").into());
-                }
-                Some(_) => {}
-                None => return Err("the monitor stopped".into()),
-            }
+        self.ask(None, Question::List).await?;
+        for _ in 0..self.services {
+            next_check(&mut events, Question::List).await?;
         }
-        Ok(checked)
+        Ok(self.services)
     }
 
     /// Says so if any service is not running.
@@ -114,8 +135,42 @@ impl Monitored {
         self.monitor.stop().await;
     }
 
-    async fn list_all(&self) -> Result<(), Failure> {
-        let question = Question::List;
-        Ok(self.monitor.command(MonitorCommand::CheckNow { service: None, question }).await?)
+    /// Has one service, or all of them, asked this now.
+    ///
+    /// # Errors
+    ///
+    /// When the monitor stopped.
+    pub async fn ask(
+        &self,
+        service: Option<ServiceName>,
+        question: Question,
+    ) -> Result<(), Failure> {
+        Ok(self.monitor.command(MonitorCommand::CheckNow { service, question }).await?)
+    }
+}
+
+/// The name of the fleet's service of this number.
+pub fn service_name(index: usize) -> ServiceName {
+    ServiceName::from(format!("service-{index:05}").as_str())
+}
+
+/// The next check of this kind.
+///
+/// # Errors
+///
+/// When the monitor stops, or more happens than can be counted.
+pub async fn next_check(
+    events: &mut Box<dyn EventStream>,
+    question: Question,
+) -> Result<Box<CheckRecord>, Failure> {
+    loop {
+        match events.next().await {
+            Some(MonitorEvent::Checked(check)) if check.question == question => return Ok(check),
+            Some(MonitorEvent::Missed { count }) => {
+                return Err(format!("{count} events were missed, so nothing is known").into());
+            }
+            Some(_) => {}
+            None => return Err("the monitor stopped".into()),
+        }
     }
 }

@@ -146,7 +146,9 @@ async fn a_foreign_database_is_neither_used_nor_changed() {
     other.execute_batch("CREATE TABLE notes (text); INSERT INTO notes VALUES ('mine')").unwrap();
     drop(other);
     let before = std::fs::read(home.database()).unwrap();
-    for command in [["up", "--once"].as_slice(), &["status"], &["export", "json", "--file", "-"]] {
+    for command in
+        [["up", "--once", "--strict"].as_slice(), &["status"], &["export", "json", "--file", "-"]]
+    {
         let ran = home.run(command).await.expect(3);
         ran.says(&["mcpmon.db", "another program"]);
     }

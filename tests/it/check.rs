@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::home::{Home, service};
-use crate::peers::{Peer, peer};
+use crate::peers::peer;
 
 /// What a service is expected to be: status, revision, era, tools.
 type Expected<'a> = (&'a str, &'a str, &'a str, u64);
@@ -24,7 +24,6 @@ fn expect(report: &Value, name: &str, (status, version, era, tools): Expected<'_
 }
 
 const LEGACY: &str = "2025-11-25";
-const MODERN: &str = "2026-07-28";
 
 #[tokio::test]
 async fn a_clients_file_of_real_servers_is_checked_one_by_one() {
@@ -72,44 +71,6 @@ async fn a_clients_file_of_real_servers_is_checked_one_by_one() {
     assert_eq!(report["summary"]["stopped"], 1);
     assert!(!home.database().exists(), "`check` opens no database");
     assert_eq!(home.processes(), []);
-}
-
-async fn check_stdio(peer: &Peer, protocol: &str) -> Value {
-    let home = Home::new();
-    let mut entry = peer.entry();
-    entry["protocol"] = protocol.into();
-    home.configure(toml::to_string(&json!({ "services": { "it": entry } })).unwrap());
-    let report = home.run(&["check", "--output", "json"]).await.json();
-    assert_eq!(home.processes(), []);
-    report
-}
-
-#[tokio::test]
-async fn a_server_of_both_eras_is_spoken_to_in_the_one_asked_for() {
-    let modern = peer!("fastmcp-modern");
-    expect(&check_stdio(&modern, "auto").await, "it", ("running", LEGACY, "legacy", 3));
-    expect(&check_stdio(&modern, "legacy").await, "it", ("running", LEGACY, "legacy", 3));
-    expect(&check_stdio(&modern, "modern").await, "it", ("running", MODERN, "modern", 3));
-}
-
-#[tokio::test]
-async fn a_server_of_the_older_era_is_spoken_to_over_stdio() {
-    let legacy = peer!("fastmcp-legacy");
-    expect(&check_stdio(&legacy, "auto").await, "it", ("running", LEGACY, "legacy", 3));
-}
-
-#[tokio::test]
-async fn over_http_the_newer_era_is_tried_first() {
-    let modern = peer!("fastmcp-modern");
-    let legacy = peer!("fastmcp-legacy");
-    let home = Home::new();
-    for (peer, version, era) in [(modern, MODERN, "modern"), (legacy, LEGACY, "legacy")] {
-        let (_server, port) = peer.with(&["--http", "0"]).listen().await;
-        let url = format!("http://127.0.0.1:{port}/mcp");
-        let ran = home.run(&["check", "--url", &url, "--output", "json"]).await.expect(0);
-        let name = format!("127.0.0.1:{port}/mcp");
-        expect(&ran.json(), &name, ("running", version, era, 3));
-    }
 }
 
 #[tokio::test]

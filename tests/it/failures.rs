@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 use std::path::Path;
 
+use mcpmon_core::failure::CERTIFICATE_CRITICAL_DAYS;
 use mcpmon_core::{FailureCode, FindingCode};
 
 const PAGE: &str = include_str!("../../docs/failures.md");
@@ -26,6 +27,8 @@ impl Section {
             .skip(1)
             .step_by(2)
             .filter(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+            // The values of `code` are other codes.
+            .filter(|word| word.parse::<FailureCode>().is_err())
     }
 }
 
@@ -65,6 +68,10 @@ fn a_section_says_what_the_code_comes_to() {
     for (section, code) in findings.iter().zip(FindingCode::ALL) {
         let degrades = section.text.starts_with("\n*Degrading.* ");
         assert_eq!(degrades, code.is_degrading(), "{code}");
+        let days = CERTIFICATE_CRITICAL_DAYS;
+        let at_times = format!("\n*Degrading in its last {days} days.* ");
+        let is_certificate = *code == FindingCode::CertificateExpiring;
+        assert_eq!(section.text.starts_with(&at_times), is_certificate, "{code}");
     }
 }
 

@@ -315,6 +315,11 @@ impl VariableResolver for Resolver<'_> {
             Variable::Number(value) => CowVal::owned(CelDouble::from(value)),
             Variable::Text(text) => CowVal::owned(CelString::from(text)),
             Variable::Time(at) => CowVal::owned(CelDouble::from(at.as_millis() as f64 / 1_000.0)),
+            Variable::Findings(findings) => {
+                let codes: Vec<String> =
+                    findings.iter().map(|finding| finding.code.as_str().to_owned()).collect();
+                CowVal::Owned(Value::from(codes).try_into().ok()?)
+            }
             Variable::Labels(labels) => {
                 let map: std::collections::HashMap<String, String> =
                     labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect();

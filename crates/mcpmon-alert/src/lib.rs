@@ -46,5 +46,8 @@ pub use identity::notification_key;
 pub use manager::{AlertManager, CheckOutcome, DeliveryReport, Evaluated, ServiceView};
 pub use message::Message;
 pub use routing::{RouteConfigError, Routing, handlers_or_console};
-pub use rules::{AlertRule, ConditionRule, RuleConfigError, RuleSet};
+pub use rules::{
+    AlertRule, ConditionRule, DEPENDENCY_DOWN, FLAPPING, MONITOR_OFFLINE, RuleConfigError, RuleSet,
+    SERVICE_DOWN, STORAGE_FAILING,
+};
 pub use variables::names as names_of_scope;

@@ -2,9 +2,9 @@
 //!
 //! [`step`] decides and changes nothing; [`apply`] writes down what was decided, and [`note_told`]
 //! who heard of it. The alert itself is made and delivered elsewhere, so that everything that
-//! makes a monitor noisy or silent stands in this one table-tested place. What else can keep an
-//! alert quiet (flapping, suppression, silences, an acknowledgement) belongs between `step` and
-//! `apply`: it changes a [`Decision`] into a quieter one.
+//! makes a monitor noisy or silent stands in this one table-tested place. What else keeps an alert
+//! quiet (a dependency that is down, a silence, an acknowledgement) stands between the two:
+//! [`quieten`] changes a [`Decision`] into a quieter one, and never the end of what was told.
 
 use std::time::Duration;
 
@@ -51,8 +51,13 @@ pub enum Decision {
     },
     /// It fires since a while, and the cooldown that kept it quiet has ended.
     TellLate,
+    /// It would fire, but what it depends on is down, and told.
+    Suppress,
     /// It fires on, and got worse: told at once, because the last notice said less.
-    Escalate,
+    Escalate {
+        /// Whether it is told now.
+        tell: bool,
+    },
     /// It fires on, and a cooldown has passed since the last notice.
     Remind,
     /// The condition ended, but the alert fires on for a while (`keep_firing`).
@@ -83,10 +88,37 @@ pub fn step(
         (AlertPhase::Pending, Verdict::Firing) if !has_passed(timing.hold, state.since, now) => {
             Decision::Quiet
         }
-        (AlertPhase::Pending, Verdict::Firing) => open(state, timing, now),
+        (AlertPhase::Pending | AlertPhase::Suppressed, Verdict::Firing) => open(state, timing, now),
+        (AlertPhase::Suppressed, Verdict::Ok) => Decision::Lapse,
         (_, Verdict::Ok) => Decision::Quiet,
         (_, Verdict::Firing) if timing.hold > Duration::ZERO => Decision::Pend,
         (_, Verdict::Firing) => open(state, timing, now),
+    }
+}
+
+/// What keeps an alert quiet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hush {
+    /// What the service depends on is down, and that is told by an alert of its own.
+    pub suppressed: bool,
+    /// A silence covers the alert.
+    pub silenced: bool,
+}
+
+/// Makes a decision as quiet as it should be. Suppression keeps an alert from beginning; a silence
+/// and an acknowledgement keep it from being told again. None of them keeps its end from whoever
+/// was told of it.
+pub fn quieten(state: &AlertState, decision: Decision, hush: Hush) -> Decision {
+    match decision {
+        Decision::Open { .. } if hush.suppressed => match state.phase {
+            AlertPhase::Suppressed => Decision::Quiet,
+            _ => Decision::Suppress,
+        },
+        Decision::Open { .. } if hush.silenced => Decision::Open { tell: false },
+        Decision::Escalate { .. } if hush.silenced => Decision::Escalate { tell: false },
+        Decision::TellLate | Decision::Remind if hush.silenced => Decision::Quiet,
+        Decision::Remind if state.acknowledged.is_some() => Decision::Quiet,
+        other => other,
     }
 }
 
@@ -97,7 +129,7 @@ fn open(state: &AlertState, timing: &Timing, now: Timestamp) -> Decision {
 fn goes_on(state: &AlertState, level: Level, timing: &Timing, now: Timestamp) -> Decision {
     let told_level = state.alert.as_ref().map(|alert| alert.level);
     if told_level.is_some_and(|told| level > told) {
-        Decision::Escalate
+        Decision::Escalate { tell: true }
     } else if !state.told && cooldown_is_over(state, timing, now) {
         Decision::TellLate
     } else if state.told && timing.cooldown > Duration::ZERO && cooldown_is_over(state, timing, now)
@@ -135,15 +167,16 @@ pub fn apply(state: &mut AlertState, decision: Decision, now: Timestamp) {
         Decision::Quiet => {}
         Decision::Pend => enter(state, AlertPhase::Pending, now),
         Decision::Lapse => enter(state, AlertPhase::Inactive, now),
+        Decision::Suppress => enter(state, AlertPhase::Suppressed, now),
         Decision::Open { .. } => {
             enter(state, AlertPhase::Firing, now);
             state.told = false;
             state.told_to.clear();
             state.acknowledged = None;
         }
-        Decision::TellLate | Decision::Escalate | Decision::Remind | Decision::Revive => {
-            state.ended = None;
-        }
+        Decision::TellLate | Decision::Remind | Decision::Revive => state.ended = None,
+        // Whoever took it on took on less than this.
+        Decision::Escalate { .. } => (state.ended, state.acknowledged) = (None, None),
         Decision::Linger => state.ended = Some(now),
         Decision::Resolve { .. } => {
             enter(state, AlertPhase::Resolved, now);
@@ -192,7 +225,7 @@ pub fn next_due(state: &AlertState, timing: &Timing) -> Option<Timestamp> {
 
 /// Whether a state says nothing that matters any more and may be dropped from memory.
 pub(crate) fn is_spent(state: &AlertState, timing: &Timing, now: Timestamp) -> bool {
-    !matches!(state.phase, AlertPhase::Firing | AlertPhase::Pending)
+    !matches!(state.phase, AlertPhase::Firing | AlertPhase::Pending | AlertPhase::Suppressed)
         && cooldown_is_over(state, timing, now)
 }
 
@@ -231,6 +264,14 @@ mod tests {
 
     /// Runs verdicts one a second through the machine as a manager does, everybody told.
     fn run(timing: &Timing, verdicts: &str) -> (String, AlertState) {
+        run_hushed(timing, verdicts, |_| Hush::default())
+    }
+
+    fn run_hushed(
+        timing: &Timing,
+        verdicts: &str,
+        hush: impl Fn(usize) -> Hush,
+    ) -> (String, AlertState) {
         let mut state = AlertState::new(key(), at(0));
         let mut said = String::new();
         for (second, symbol) in verdicts.chars().enumerate() {
@@ -243,13 +284,15 @@ mod tests {
                 other => panic!("no verdict is spelled {other}"),
             };
             let decision = step(&state, verdict, level, timing, now);
+            let decision = quieten(&state, decision, hush(second));
             apply(&mut state, decision, now);
-            if let Decision::Open { .. } | Decision::Escalate = decision {
+            if let Decision::Open { .. } | Decision::Escalate { .. } = decision {
                 state.alert = Some(alert(level, now));
             }
             said.push(match decision {
                 Decision::Open { tell: true } | Decision::TellLate => 'O',
-                Decision::Escalate => 'E',
+                Decision::Escalate { tell: true } => 'E',
+                Decision::Suppress => 's',
                 Decision::Remind => 'R',
                 Decision::Resolve { tell: true } => 'r',
                 _ => '-',
@@ -328,6 +371,76 @@ mod tests {
         check(0, 3, "X!!!", "O--R");
         // Held back by the cooldown, but worse than what was told.
         check(0, 60, "!.!X.", "Or-Er");
+    }
+
+    /// As [`check`], with what keeps it quiet each second (`d` a dependency is down, `s` silenced,
+    /// ` ` nothing).
+    #[track_caller]
+    fn check_hushed(hold: u64, cooldown: u64, verdicts: &str, hushes: &str, decisions: &str) {
+        let timing = Timing {
+            hold: Duration::from_secs(hold),
+            keep_firing: Duration::ZERO,
+            cooldown: Duration::from_secs(cooldown),
+        };
+        let hush = |second: usize| {
+            let symbol = hushes.as_bytes().get(second);
+            Hush { suppressed: symbol == Some(&b'd'), silenced: symbol == Some(&b's') }
+        };
+        assert_eq!(run_hushed(&timing, verdicts, hush).0, decisions, "{verdicts} {hushes}");
+    }
+
+    #[test]
+    fn a_dependency_that_is_down_keeps_an_alert_from_beginning_not_from_ending() {
+        check_hushed(0, 60, "!!!...", "dddddd", "s-----");
+        check_hushed(2, 60, "!!!!...", "dddd   ", "--s----");
+        check_hushed(0, 60, "!!!!.", "  dd d", "O---r");
+    }
+
+    #[test] // the dependency is back, and it still fails
+    fn what_was_suppressed_fires_when_it_stays_after_the_dependency_is_back() {
+        check_hushed(0, 60, "!!!!.", "dd   ", "s-O-r");
+        check_hushed(9, 60, "!!!!!!!!!!!!.", "dddddddddd  ", "---------sO-r");
+    }
+
+    #[test]
+    fn a_silence_keeps_it_untold_and_what_was_never_told_does_not_end() {
+        check_hushed(0, 60, "!!!..", "sssss", "-----");
+        check_hushed(0, 2, "!!!!!!.", " ssss  ", "O----Rr");
+    }
+
+    #[test]
+    fn what_still_fires_when_a_silence_ends_is_told_then() {
+        check_hushed(0, 60, "!!!!.", "ss   ", "--O-r");
+    }
+
+    #[test]
+    fn a_silence_does_not_keep_the_end_of_what_was_told() {
+        check_hushed(0, 60, "!!...", " ssss", "O-r--");
+        check_hushed(0, 60, "!XX..", " ssss", "O--r-");
+    }
+
+    #[test]
+    fn an_acknowledgement_ends_reminders_until_it_gets_worse() {
+        let timing = Timing {
+            hold: Duration::ZERO,
+            keep_firing: Duration::ZERO,
+            cooldown: Duration::from_secs(2),
+        };
+        let (_, mut state) = run(&timing, "!");
+        state.acknowledged = Some(mcpmon_core::alert::Acknowledgement {
+            by: "me".to_owned(),
+            comment: String::new(),
+            at: at(1),
+        });
+        let decide = |state: &AlertState, level| {
+            let decision = step(state, Verdict::Firing, level, &timing, at(9));
+            quieten(state, decision, Hush::default())
+        };
+        assert_eq!(decide(&state, Level::Warning), Decision::Quiet);
+        let worse = decide(&state, Level::Critical);
+        assert_eq!(worse, Decision::Escalate { tell: true });
+        apply(&mut state, worse, at(9));
+        assert_eq!(state.acknowledged, None);
     }
 
     #[test]

@@ -171,6 +171,9 @@ fn to_value(variable: Variable<'_>) -> Value {
         Variable::Number(value) => Value::from(value),
         Variable::Text(text) => Value::from(text),
         Variable::Time(at) => Value::from(at.to_string()),
+        Variable::Findings(findings) => {
+            findings.iter().map(|finding| Value::from(finding.code.as_str())).collect()
+        }
         Variable::Labels(labels) => {
             labels.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use mcpmon_core::alert::Alert;
+use mcpmon_core::calendar::{CalendarError, Hours};
 use mcpmon_core::settings::{HandlerSettings, RouteSettings, Settings};
+use mcpmon_core::time::Timestamp;
 
 use crate::names::{did_you_mean, listed};
 use crate::rules::RuleSet;
@@ -47,8 +49,29 @@ pub fn handlers_or_console(settings: &Settings) -> Vec<HandlerSettings> {
 /// Routes and the handlers there are.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Routing {
-    routes: Vec<RouteSettings>,
+    routes: Vec<Route>,
     handlers: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Route {
+    settings: RouteSettings,
+    hours: Option<Hours>,
+}
+
+impl Route {
+    /// Hours that cannot be read were refused with the configuration; here they are no hours.
+    fn new(settings: RouteSettings) -> Self {
+        Self { hours: Hours::read(&settings).ok().flatten(), settings }
+    }
+
+    fn takes(&self, alert: &Alert, now: Timestamp) -> bool {
+        matches(&self.settings, alert) && self.hours.as_ref().is_none_or(|hours| hours.contain(now))
+    }
+
+    fn leads_to(&self, handler: &str) -> bool {
+        self.settings.handlers.iter().any(|name| name == handler)
+    }
 }
 
 impl Routing {
@@ -63,7 +86,7 @@ impl Routing {
         routes: Vec<RouteSettings>,
         handlers: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {
-        Self { routes, ..Self::to_all(handlers) }
+        Self { routes: routes.into_iter().map(Route::new).collect(), ..Self::to_all(handlers) }
     }
 
     /// The routes and handlers of a configuration.
@@ -93,6 +116,10 @@ impl Routing {
             };
             check("handlers", "handler", &route.handlers, &handlers);
             check("rules", "rule", &route.rules, &known_rules);
+            if let Err(error) = Hours::read(route) {
+                let CalendarError { key, message } = error;
+                errors.push(RouteConfigError { index, key: key.to_owned(), message });
+            }
             if route.handlers.is_empty() {
                 errors.push(RouteConfigError {
                     index,
@@ -102,7 +129,7 @@ impl Routing {
             }
         }
         if errors.is_empty() {
-            Ok(Self { routes: settings.routes.clone(), handlers })
+            Ok(Self::new(settings.routes.clone(), handlers))
         } else {
             Err(errors)
         }
@@ -128,14 +155,44 @@ impl Routing {
         self.handlers.iter().any(|handler| handler == name)
     }
 
-    /// Who is told of an alert: every handler of every route that matches, each once.
-    pub fn receivers<'r>(&'r self, alert: &'r Alert) -> impl Iterator<Item = &'r str> {
+    /// Who is told of an alert when it fires: every handler of every route that takes it now, each
+    /// once. Escalations are not among them.
+    pub fn receivers<'r>(
+        &'r self,
+        alert: &'r Alert,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &'r str> {
         self.handlers.iter().map(String::as_str).filter(move |handler| {
             self.routes.is_empty()
                 || self.routes.iter().any(|route| {
-                    matches(route, alert) && route.handlers.iter().any(|name| name == handler)
+                    route.settings.after.is_none()
+                        && route.leads_to(handler)
+                        && route.takes(alert, now)
                 })
         })
+    }
+
+    /// Who is told of an alert that nobody has acknowledged by now.
+    pub fn escalations<'r>(
+        &'r self,
+        alert: &'r Alert,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &'r str> {
+        let fires_for = now.since(alert.timestamp);
+        self.handlers.iter().map(String::as_str).filter(move |handler| {
+            self.routes.iter().any(|route| {
+                route.settings.after.is_some_and(|after| after <= fires_for)
+                    && route.leads_to(handler)
+                    && route.takes(alert, now)
+            })
+        })
+    }
+
+    /// When the next escalation of an alert may be due.
+    pub fn next_escalation(&self, alert: &Alert, now: Timestamp) -> Option<Timestamp> {
+        let waits = self.routes.iter().filter(|route| matches(&route.settings, alert));
+        let moments = waits.filter_map(|route| route.settings.after);
+        moments.map(|after| alert.timestamp.saturating_add(after)).filter(|due| *due > now).min()
     }
 }
 
@@ -180,7 +237,7 @@ mod tests {
         let mut alert = samples::alert("service_down", "files");
         alert.level = level;
         let routing = routing.unwrap();
-        let found: Vec<&str> = routing.receivers(&alert).collect();
+        let found: Vec<&str> = routing.receivers(&alert, mcpmon_testkit::START).collect();
         assert_eq!(found, receivers);
     }
 

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mcpmon_core::failure::Finding;
 use mcpmon_core::metrics::{ServiceMetrics, SystemMetrics, ToolMetrics};
-use mcpmon_core::rule::{RuleContext, Scope, Subject};
+use mcpmon_core::rule::{MonitorFact, RuleContext, Scope, Spread, Subject, Usual};
 use mcpmon_core::time::Timestamp;
 
 /// The value of a name.
@@ -21,6 +22,8 @@ pub(crate) enum Variable<'a> {
     /// Seconds since 1970 in conditions, RFC 3339 in messages.
     Time(Timestamp),
     Labels(&'a BTreeMap<String, String>),
+    /// Codes of findings.
+    Findings(&'a [Finding]),
 }
 
 const SERVICE: &[&str] = &[
@@ -58,6 +61,14 @@ const SERVICE: &[&str] = &[
     "window",
     "labels",
     "failure_code",
+    "findings",
+    "result_changes",
+    "status_seconds",
+    "usual_response_time",
+    "usual_error_rate",
+    "response_time_z",
+    "error_rate_z",
+    "check_interval",
     "max_consecutive_failures",
     "response_time_threshold",
     "error_rate_threshold",
@@ -108,12 +119,16 @@ const HOST: &[&str] = &[
     "window",
 ];
 
+/// Of the built-in rules about the monitor itself; others cannot be written.
+const MONITOR: &[&str] = &["subject", "failing", "detail", "affected", "firing", "now", "window"];
+
 /// Every name a rule of this scope may use.
 pub fn names(scope: Scope) -> &'static [&'static str] {
     match scope {
         Scope::Service => SERVICE,
         Scope::Tool => TOOL,
         Scope::Host => HOST,
+        Scope::Monitor => MONITOR,
         _ => &[],
     }
 }
@@ -132,6 +147,7 @@ impl<'a> Variables<'a> {
             Subject::Service(metrics) => of_service(metrics, name),
             Subject::Tool(metrics) => of_tool(metrics, name),
             Subject::Host(metrics) => of_host(metrics, name),
+            Subject::Monitor(fact) => of_monitor(fact, name),
             _ => None,
         }
         .or_else(|| self.of_rule(name))
@@ -142,6 +158,7 @@ impl<'a> Variables<'a> {
         let scope = match self.context.subject {
             Subject::Service(_) => Scope::Service,
             Subject::Tool(_) => Scope::Tool,
+            Subject::Monitor(_) => Scope::Monitor,
             _ => Scope::Host,
         };
         names(scope).contains(&name)
@@ -153,12 +170,31 @@ impl<'a> Variables<'a> {
             "firing" => Some(Variable::Bool(self.context.firing)),
             "now" => Some(Variable::Time(self.context.now)),
             "window" => Some(Variable::Number(self.window.as_secs_f64())),
-            _ if matches!(self.context.subject, Subject::Host(_)) => None,
+            _ if matches!(self.context.subject, Subject::Host(_) | Subject::Monitor(_)) => None,
             "labels" => Some(Variable::Labels(self.context.labels)),
             // Empty rather than without value: a condition on the code of a service that has no
             // failure is decided, not unknown.
             "failure_code" => {
                 Some(Variable::Text(self.context.failure_code.map_or("", |code| code.as_str())))
+            }
+            "findings" => Some(Variable::Findings(self.context.findings)),
+            "result_changes" => Some(Variable::Int(self.context.result_changes.into())),
+            "status_seconds" => number(self.context.status_seconds),
+            "usual_response_time" => number(self.usual_response_time().map(|usual| usual.median)),
+            "usual_error_rate" => number(self.usual_error_rate().map(|usual| usual.median)),
+            "response_time_z" => {
+                let usual = self.usual_response_time()?;
+                let Subject::Service(m) = self.context.subject else { return None };
+                // A tenth of what is usual, or 5 ms, is no change anybody would feel.
+                number(Some(usual.z(m.avg_response_time?, (usual.median / 10.0).max(0.005))))
+            }
+            "error_rate_z" => {
+                let usual = self.usual_error_rate()?;
+                let Subject::Service(m) = self.context.subject else { return None };
+                number(Some(usual.z(m.error_rate, 0.02)))
+            }
+            "check_interval" => {
+                limits.map(|limits| Variable::Number(limits.check_interval.as_secs_f64()))
             }
             "max_consecutive_failures" => {
                 limits.map(|limits| Variable::Int(limits.max_consecutive_failures.into()))
@@ -171,6 +207,26 @@ impl<'a> Variables<'a> {
             }
             _ => None,
         }
+    }
+}
+
+impl Variables<'_> {
+    fn usual_response_time(&self) -> Option<Spread> {
+        self.context.usual?.response_time
+    }
+
+    fn usual_error_rate(&self) -> Option<Spread> {
+        self.context.usual?.error_rate
+    }
+}
+
+fn of_monitor<'a>(fact: &'a MonitorFact, name: &str) -> Option<Variable<'a>> {
+    match name {
+        "subject" => Some(Variable::Text(&fact.subject)),
+        "failing" => fact.failing.map(Variable::Bool),
+        "detail" => Some(Variable::Text(&fact.detail)),
+        "affected" => Some(int(fact.affected)),
+        _ => None,
     }
 }
 
@@ -265,6 +321,8 @@ pub(crate) struct Sample {
     service: ServiceMetrics,
     tool: ToolMetrics,
     host: SystemMetrics,
+    fact: MonitorFact,
+    usual: Usual,
     limits: mcpmon_core::service::ServiceLimits,
 }
 
@@ -301,17 +359,29 @@ impl Sample {
             last_error: Some("error".to_owned()),
         };
         let host = SystemMetrics { disk_percent: Some(1.0), ..SystemMetrics::default() };
-        Self { service, tool, host, limits: mcpmon_core::service::ServiceLimits::default() }
+        let fact = MonitorFact {
+            subject: "tcp://db:5432".to_owned(),
+            failing: Some(true),
+            detail: "refused".to_owned(),
+            affected: 1,
+        };
+        let spread = Some(Spread { median: 1.0, deviation: 1.0, count: 100 });
+        let usual = Usual { response_time: spread, error_rate: spread };
+        let limits = mcpmon_core::service::ServiceLimits::default();
+        Self { service, tool, host, fact, usual, limits }
     }
 
     pub(crate) fn context(&self, scope: Scope) -> RuleContext<'_> {
         let subject = match scope {
             Scope::Tool => Subject::Tool(&self.tool),
             Scope::Host => Subject::Host(&self.host),
+            Scope::Monitor => Subject::Monitor(&self.fact),
             _ => Subject::Service(&self.service),
         };
         RuleContext {
             limits: Some(&self.limits),
+            usual: Some(&self.usual),
+            status_seconds: Some(1.0),
             ..RuleContext::new(subject, Timestamp::from_millis(1))
         }
     }
@@ -322,7 +392,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    const SCOPES: [Scope; 3] = [Scope::Service, Scope::Tool, Scope::Host];
+    const SCOPES: [Scope; 4] = [Scope::Service, Scope::Tool, Scope::Host, Scope::Monitor];
 
     #[test]
     fn every_name_has_a_value_in_the_sample_and_no_other_has() {

@@ -9,10 +9,12 @@ use mcpmon_alert::{ConsoleHandler, ConsoleStyle, HandlerRegistry};
 use mcpmon_collect::Environment;
 use mcpmon_core::Handler;
 use mcpmon_core::settings::{HandlerSettings, SettingsError};
+use mcpmon_mcp::Guardian;
 
 use crate::commands;
 use crate::config::Surroundings;
 use crate::exit::{CliError, Exit};
+use crate::guard::guarded;
 use crate::output::{self, Output};
 use crate::paths::Paths;
 use crate::{demo, logging, signals};
@@ -36,10 +38,18 @@ enum Command {
     Up(commands::up::Args),
     Check(commands::check::Args),
     Status(commands::status::Args),
+    History(commands::history::Args),
     Alerts(commands::alerts::Args),
+    Silence(commands::silence::Args),
+    Ack(commands::ack::Args),
     Tools(commands::tools::Args),
+    Ps(commands::ps::Args),
+    Explain(commands::explain::Args),
     Export(commands::export::Args),
+    Import(commands::import::Args),
     Init(commands::init::Args),
+    Rules(commands::rules::Args),
+    Handlers(commands::handlers::Args),
     Config(commands::config::Args),
     Db(commands::db::Args),
     Paths(commands::paths::Args),
@@ -101,28 +111,69 @@ impl App {
     }
 
     /// Reads the process's arguments, does what they say, and gives the exit code.
+    ///
+    /// To be called before anything else in `main`: on Linux the program starts itself a second
+    /// time, as the guardian of the processes it starts, and that is decided here.
     pub fn run(self) -> ExitCode {
+        let guardian = match Guardian::enter() {
+            Ok(guardian) => guardian,
+            Err(done) => return done,
+        };
         let cli = match Cli::try_parse() {
             Ok(cli) => cli,
             Err(error) => return usage(&error),
         };
         let output = Output::stdout();
-        let result = self.dispatch(cli, &output);
+        let result = self.dispatch(cli, Some(&guardian), &output);
         finish(result, &output).into()
     }
 
-    pub(crate) fn dispatch(self, cli: Cli, output: &Output) -> Result<Exit, CliError> {
+    pub(crate) fn dispatch(
+        self,
+        cli: Cli,
+        guardian: Option<&Guardian>,
+        output: &Output,
+    ) -> Result<Exit, CliError> {
         let state_dir = cli.state_dir;
         let paths = || Paths::from_env(state_dir.as_deref());
         match cli.command {
             Command::Up(args) => {
                 let surroundings = self.surroundings(paths()?, output)?;
-                block_on(commands::up::run(&args, &surroundings, output))
+                block_on(guarded(
+                    guardian,
+                    commands::up::run(&args, &surroundings, guardian, output),
+                ))
             }
             Command::Check(args) => {
                 logging::quiet();
                 let surroundings = self.surroundings(paths()?, output)?;
-                block_on(commands::check::run(&args, &surroundings, output))
+                block_on(guarded(
+                    guardian,
+                    commands::check::run(&args, &surroundings, guardian, output),
+                ))
+            }
+            Command::Ps(args) => {
+                logging::quiet();
+                let surroundings = self.surroundings(paths()?, output)?;
+                block_on(async {
+                    tokio::select! {
+                        result = commands::ps::run(&args, &surroundings, output) => result,
+                        () = signals::interrupted() => Err(CliError::Interrupted),
+                    }
+                })
+            }
+            Command::Rules(args) => {
+                commands::rules::run(&args, &self.surroundings(paths()?, output)?, output)
+            }
+            Command::Handlers(args) => {
+                logging::quiet();
+                let surroundings = self.surroundings(paths()?, output)?;
+                block_on(async {
+                    tokio::select! {
+                        result = commands::handlers::run(&args, &surroundings, output) => result,
+                        () = signals::interrupted() => Err(CliError::Interrupted),
+                    }
+                })
             }
             Command::Config(args) => {
                 commands::config::run(&args, &self.surroundings(paths()?, output)?, output)
@@ -130,14 +181,32 @@ impl App {
             Command::Status(args) => reading(paths()?, |paths| async move {
                 commands::status::run(&args, &paths, output).await
             }),
+            Command::History(args) => reading(paths()?, |paths| async move {
+                commands::history::run(&args, &paths, output).await
+            }),
             Command::Alerts(args) => reading(paths()?, |paths| async move {
                 commands::alerts::run(&args, &paths, output).await
             }),
+            Command::Silence(args) => reading(paths()?, |paths| async move {
+                commands::silence::run(&args, &paths, output).await
+            }),
+            Command::Ack(args) => {
+                reading(
+                    paths()?,
+                    |paths| async move { commands::ack::run(&args, &paths, output).await },
+                )
+            }
             Command::Tools(args) => reading(paths()?, |paths| async move {
                 commands::tools::run(&args, &paths, output).await
             }),
+            Command::Explain(args) => reading(paths()?, |paths| async move {
+                commands::explain::run(&args, &paths, output).await
+            }),
             Command::Export(args) => reading(paths()?, |paths| async move {
                 commands::export::run(&args, &paths, output).await
+            }),
+            Command::Import(args) => reading(paths()?, |paths| async move {
+                commands::import::run(&args, &paths, output).await
             }),
             Command::Db(args) => {
                 reading(

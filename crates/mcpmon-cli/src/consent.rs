@@ -96,7 +96,8 @@ fn what_it_does(service: &ServiceSpec) -> String {
     format!("starts {}", redactor.redact(&quoted.join(" ")))
 }
 
-fn is_yes(answer: &str) -> bool {
+/// Whether a person said yes to a question that ends in `[y/N]`.
+pub(crate) fn is_yes(answer: &str) -> bool {
     matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 

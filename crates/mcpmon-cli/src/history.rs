@@ -112,6 +112,7 @@ mod tests {
             restarts: 0,
             available_since: None,
             watched,
+            check_interval_ms: None,
         }
     }
 

@@ -18,6 +18,7 @@ pub mod config;
 mod consent;
 pub mod demo;
 mod exit;
+mod guard;
 mod history;
 mod logging;
 mod moment;

@@ -33,6 +33,8 @@ pub(crate) struct Round {
     pub(crate) factory: Arc<dyn ProbeFactory>,
     /// One deadline per service from when its check starts, in place of every other time limit.
     pub(crate) timeout: Option<Duration>,
+    /// Whether the configured calls are made after each check that went well.
+    pub(crate) functional: bool,
 }
 
 /// Runs the round. `done` hears each service's name as it ends. When `stop` resolves, what is open
@@ -50,6 +52,7 @@ pub(crate) async fn run(
             spec: Arc::new(with_timeout(spec, round.timeout)),
             factory: Arc::clone(&round.factory),
             timeout: round.timeout,
+            functional: round.functional,
             stopped: stopped.clone(),
         };
         let (places, done) = (Arc::clone(&places), done.clone());
@@ -86,6 +89,7 @@ fn with_timeout(mut spec: ServiceSpec, timeout: Option<Duration>) -> ServiceSpec
         spec.limits.connection_timeout = timeout;
         spec.limits.startup_timeout = timeout;
         spec.limits.health_check_timeout = timeout;
+        spec.limits.call_timeout = spec.limits.call_timeout.min(timeout);
     }
     spec
 }
@@ -94,6 +98,7 @@ struct Check {
     spec: Arc<ServiceSpec>,
     factory: Arc<dyn ProbeFactory>,
     timeout: Option<Duration>,
+    functional: bool,
     stopped: watch::Receiver<bool>,
 }
 
@@ -109,13 +114,31 @@ impl Check {
         }
         let mut probe = self.factory.probe(&self.spec);
         let asked = tokio::select! {
-            observation = self.ask(probe.as_mut()) => Some(observation),
+            observation = self.check(probe.as_mut()) => Some(observation),
             _ = stopped.wait_for(|stopped| *stopped) => None,
         };
         let closing = AssertUnwindSafe(probe.close()).catch_unwind();
         let _ = tokio::time::timeout(CLOSING, closing).await;
         let observation = asked?;
-        Some(ServiceReport::of_check(self.spec.name.clone(), transport, &observation))
+        let mut report = ServiceReport::of_check(self.spec.name.clone(), transport, &observation);
+        report.calls = self.functional.then(|| observation.calls.iter().map(Into::into).collect());
+        Some(report)
+    }
+
+    /// The check, and after it the calls if it went well: of a server that cannot be asked they
+    /// would only say so again.
+    async fn check(&self, probe: &mut dyn Probe) -> Observation {
+        let mut observation = self.ask(probe).await;
+        let wanted = self.functional && !self.spec.functional.is_empty();
+        if wanted && observation.failure().is_none() {
+            let calls = u32::try_from(self.spec.functional.len()).unwrap_or(u32::MAX);
+            let time = self.spec.limits.call_timeout.saturating_mul(calls);
+            let called = self.ask_within(probe, Question::Functional, time).await;
+            observation.total += called.total;
+            observation.outcome = called.outcome;
+            observation.calls = called.calls;
+        }
+        observation
     }
 
     async fn ask(&self, probe: &mut dyn Probe) -> Observation {
@@ -124,8 +147,17 @@ impl Check {
             Transport::Stdio(_) => limits.startup_timeout.max(limits.health_check_timeout),
             Transport::Http(_) | Transport::Sse(_) => limits.health_check_timeout,
         });
+        self.ask_within(probe, Question::List, time).await
+    }
+
+    async fn ask_within(
+        &self,
+        probe: &mut dyn Probe,
+        question: Question,
+        time: Duration,
+    ) -> Observation {
         let deadline = Instant::now() + time;
-        let asking = AssertUnwindSafe(probe.ask(Question::List, deadline.into_std()));
+        let asking = AssertUnwindSafe(probe.ask(question, deadline.into_std()));
         let message =
             match tokio::time::timeout_at(deadline + BACKSTOP, asking.catch_unwind()).await {
                 Ok(Ok(observation)) => return observation,
@@ -165,7 +197,8 @@ mod tests {
         timeout: Option<Duration>,
     ) -> Vec<ServiceReport> {
         let (done, _heard) = mpsc::unbounded_channel();
-        let round = Round { services, factory: Arc::new(factory.clone()), timeout };
+        let round =
+            Round { services, factory: Arc::new(factory.clone()), timeout, functional: false };
         run(round, &done, std::future::pending()).await.unwrap()
     }
 
@@ -238,6 +271,7 @@ mod tests {
             services: vec![service("a")],
             factory: Arc::new(factory.clone()),
             timeout: Some(Duration::from_secs(60)),
+            functional: false,
         };
         let stop = tokio::time::sleep(Duration::from_secs(1));
         assert!(run(round, &done, stop).await.is_none());

@@ -21,6 +21,7 @@ use mcpmon_core::{Failure, FailureCode, Phase, Secret, ServiceSpec, Transport};
 use crate::environment::Variables;
 use expand::{Surroundings, Syntax, Trouble, expand};
 pub(crate) use files::{Unread, read as read_bytes, read_capped};
+pub(crate) use written::secrets_in_arguments;
 
 /// What the entries of our own configuration can refer to.
 #[derive(Clone, Copy)]

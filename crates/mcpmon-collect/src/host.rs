@@ -7,6 +7,8 @@
 
 mod disks;
 mod network;
+#[cfg(target_os = "linux")]
+mod online;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -82,6 +84,11 @@ impl HostProbe for SysinfoHost {
         let sample = self.read(move |readings| readings.sample(&disks, span)).await;
         self.read_at = Some(now);
         sample
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_online(&mut self) -> Option<bool> {
+        online::look()
     }
 }
 

@@ -3,9 +3,12 @@
 //! Everything here turns something outside (a server, the machine, another program's file) into a
 //! value of `mcpmon-core`. Nothing here decides when to look or what a value means.
 
+pub mod census;
 pub mod clients;
+mod dependency;
 pub mod entry;
 pub mod environment;
+mod functional;
 pub mod host;
 pub mod mcp;
 pub mod process;

@@ -1,5 +1,5 @@
-//! What the processes of stdio services use: CPU, memory and open files of each service's whole
-//! process tree.
+//! What the processes of stdio services use: CPU, memory, threads and open files of each service's
+//! whole process tree, and how old it is.
 //!
 //! A package runner (`npx`, `uvx`) starts the server as a grandchild, so only the tree says what a
 //! service costs. Reading the process table is the expensive part, so all probes share one
@@ -39,21 +39,26 @@ impl ProcessSampler {
     /// was not there then. Reads the table on a blocking thread when the last reading is older
     /// than 15 seconds (1 second when `pid` is not in it). Cancel-safe.
     pub async fn tree(&self, pid: u32) -> Option<ProcessMetrics> {
-        let members = {
+        let (members, age) = {
             let mut table = self.table.lock().await;
             if is_stale(table.as_ref(), pid, Instant::now()) {
                 let rows = tokio::task::spawn_blocking(read_rows).await.ok()?;
                 *table = Some(Table::new(rows, Instant::now(), table.as_ref()));
             }
-            table.as_ref()?.tree(pid)
+            let table = table.as_ref()?;
+            (table.tree(pid), table.age(pid, Instant::now()))
         };
         if members.is_empty() {
             return None;
         }
         let pids: Vec<Pid> = members.iter().map(|(pid, _)| Pid::from_u32(*pid)).collect();
-        let open_files =
-            tokio::task::spawn_blocking(move || count_open_files(&pids)).await.ok().flatten();
-        Some(sum(members.iter().map(|(_, usage)| usage), open_files))
+        let counts = tokio::task::spawn_blocking(move || count(&pids)).await.unwrap_or_default();
+        Some(ProcessMetrics {
+            open_files: counts.open_files,
+            threads: counts.threads,
+            age,
+            ..sum(members.iter().map(|(_, usage)| usage))
+        })
     }
 }
 
@@ -118,6 +123,12 @@ impl Table {
         Self { rows, children, read_at }
     }
 
+    /// Whole seconds since `root` was started.
+    fn age(&self, root: u32, now: Instant) -> Option<u64> {
+        let (row, _) = self.rows.get(&root)?;
+        Some(row.lived + now.saturating_duration_since(self.read_at).as_secs())
+    }
+
     /// `root` and its descendants; nothing when `root` is not there.
     fn tree(&self, root: u32) -> Vec<(u32, Usage)> {
         let mut found = Vec::new();
@@ -148,9 +159,8 @@ fn cpu_percent(row: &Row, earlier: Option<&Row>, since: Duration) -> f64 {
     millis as f64 / span.as_secs_f64() / 10.0
 }
 
-fn sum<'a>(members: impl Iterator<Item = &'a Usage>, open_files: Option<u64>) -> ProcessMetrics {
-    let empty = ProcessMetrics { open_files, ..ProcessMetrics::default() };
-    members.fold(empty, |total, usage| ProcessMetrics {
+fn sum<'a>(members: impl Iterator<Item = &'a Usage>) -> ProcessMetrics {
+    members.fold(ProcessMetrics::default(), |total, usage| ProcessMetrics {
         cpu_percent: total.cpu_percent + usage.cpu_percent,
         memory_bytes: total.memory_bytes.saturating_add(usage.memory_bytes),
         processes: total.processes.saturating_add(1),
@@ -180,18 +190,30 @@ fn read_rows() -> HashMap<u32, Row> {
     rows.collect()
 }
 
-/// Open files of these processes together; `None` when the system tells it of none of them.
-fn count_open_files(pids: &[Pid]) -> Option<u64> {
-    let mut system = System::new().ok()?;
+/// What is only counted for the processes of a tree, because counting costs a look each.
+#[derive(Debug, Default)]
+struct Counts {
+    open_files: Option<u64>,
+    threads: Option<u64>,
+}
+
+/// Open files and threads of these processes together; `None` when the system tells it of none.
+fn count(pids: &[Pid]) -> Counts {
+    let Ok(mut system) = System::new() else { return Counts::default() };
     system.refresh_processes_specifics(
         ProcessesToUpdate::Some(pids),
         false,
-        ProcessRefreshKind::nothing().without_tasks(),
+        ProcessRefreshKind::nothing().with_tasks(),
     );
-    pids.iter()
-        .filter_map(|pid| system.process(*pid)?.open_files())
-        .map(|count| count as u64)
-        .reduce(u64::saturating_add)
+    let together = |of: &dyn Fn(&sysinfo::Process) -> Option<usize>| {
+        let counts = pids.iter().filter_map(|pid| of(system.process(*pid)?));
+        counts.map(|count| count as u64).reduce(u64::saturating_add)
+    };
+    Counts {
+        open_files: together(&sysinfo::Process::open_files),
+        // The first thread is the process itself.
+        threads: together(&|process| process.tasks().map(|others| others.len() + 1)),
+    }
 }
 
 #[cfg(test)]
@@ -224,9 +246,10 @@ mod tests {
         assert_eq!(pids(&table, 20), [20]);
         assert_eq!(pids(&table, 30), [30, 31]);
         assert_eq!(pids(&table, 99), [0; 0]);
-        let total = sum(table.tree(10).iter().map(|(_, usage)| usage), Some(7));
+        let total = sum(table.tree(10).iter().map(|(_, usage)| usage));
         assert_eq!((total.processes, total.memory_bytes), (4, 4_000));
-        assert_eq!(total.open_files, Some(7));
+        let later = table.read_at + Duration::from_secs(7);
+        assert_eq!((table.age(10, later), table.age(99, later)), (Some(107), None));
     }
 
     #[test]
@@ -279,6 +302,7 @@ mod tests {
         assert!(own.memory_bytes > 100_000 && own.processes >= 1, "{own:?}");
         if cfg!(target_os = "linux") {
             assert!(own.open_files.unwrap() >= 3, "{own:?}");
+            assert!(own.threads.unwrap() >= 1 && own.age.is_some(), "{own:?}");
         }
         assert_eq!(sampler.tree(u32::MAX - 7).await, None);
     }

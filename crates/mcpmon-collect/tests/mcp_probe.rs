@@ -328,3 +328,48 @@ async fn no_secret_leaves_with_an_observation() {
     let text = serde_json::to_string(&seen).unwrap();
     assert!(!text.contains(secret) && text.contains("tool-***"), "{text}");
 }
+
+#[tokio::test]
+async fn the_deprecated_transport_is_watched_on_one_stream_that_is_ended_with_the_probe() {
+    for (path, configured) in [("/mcp", true), ("/sse", false), ("/mcp", false)] {
+        let fixture = Server::new(server().eras(Eras::Legacy));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let options = HttpOptions::default().event_stream().path(path);
+        let http = HttpServer::start(listener, fixture.clone(), options).unwrap();
+        let mut spec = ServiceSpec::http("old", http.url());
+        if configured {
+            let place = HttpSpec { url: http.url(), ..HttpSpec::default() };
+            spec.transport = Transport::Sse(place);
+        }
+        let mut probe = probe(spec);
+        for question in [Question::List, Question::Health, Question::Heartbeat] {
+            let seen = ask(&mut probe, question).await;
+            assert_eq!(seen.raw_status(), Status::Running, "{path} {seen:?}");
+            assert_eq!((seen.tools_count, seen.active_connections), (Some(1), Some(1)));
+            assert_eq!(found(&seen), [FindingCode::DeprecatedTransport]);
+        }
+        let asked = fixture.counts();
+        assert_eq!((asked["initialize"], asked["ping"], asked["tools/list"]), (1, 3, 1));
+        fixture.forget_sessions();
+        let seen = ask(&mut probe, Question::Health).await;
+        assert_eq!(
+            found(&seen),
+            [FindingCode::DeprecatedTransport, FindingCode::SessionNotKept],
+            "{seen:?}"
+        );
+        assert_eq!((seen.active_connections, fixture.streams()), (Some(1), 1));
+        probe.close().await;
+        fixture.wait_for_streams(0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_configured_event_stream_that_is_none_is_told_as_what_it_is() {
+    let http = serve(&Server::new(server())).await;
+    let mut spec = ServiceSpec::http("new", http.url());
+    spec.transport = Transport::Sse(HttpSpec { url: http.url(), ..HttpSpec::default() });
+    let mut probe = probe(spec);
+    let seen = ask(&mut probe, Question::Health).await;
+    assert_eq!(code(&seen), FailureCode::MethodNotAllowed);
+    assert_eq!(seen.active_connections, Some(0));
+}

@@ -108,6 +108,10 @@ pub enum AlertPhase {
     Flapping,
     /// It would fire, but a dependency is down.
     Suppressed,
+    /// It fires, and a silence keeps it from being told.
+    Silenced,
+    /// It fires, and somebody took it on.
+    Acknowledged,
 }
 
 impl AlertPhase {
@@ -120,6 +124,8 @@ impl AlertPhase {
             Self::Resolved => "resolved",
             Self::Flapping => "flapping",
             Self::Suppressed => "suppressed",
+            Self::Silenced => "silenced",
+            Self::Acknowledged => "acknowledged",
         }
     }
 }
@@ -154,6 +160,14 @@ pub struct AlertState {
 }
 
 impl AlertState {
+    /// Where the alert stands for people: what fires may be acknowledged.
+    pub fn shown_phase(&self) -> AlertPhase {
+        match (self.phase, &self.acknowledged) {
+            (AlertPhase::Firing, Some(_)) => AlertPhase::Acknowledged,
+            (phase, _) => phase,
+        }
+    }
+
     /// A rule that has found nothing yet.
     pub fn new(key: AlertKey, now: Timestamp) -> Self {
         Self {
@@ -196,6 +210,28 @@ pub struct Silence {
     pub by: String,
     /// Why.
     pub comment: String,
+}
+
+impl Silence {
+    /// Whether it holds at `now` for an alert of this rule, subject, level and labels.
+    pub fn covers(
+        &self,
+        key: &AlertKey,
+        level: Level,
+        labels: &BTreeMap<String, String>,
+        now: Timestamp,
+    ) -> bool {
+        let equals = |(name, wanted): (&String, &String)| match name.as_str() {
+            "rule_name" => key.rule == *wanted,
+            "service_name" => {
+                key.service.as_ref().is_some_and(|service| service.as_str() == wanted)
+            }
+            "tool_name" => key.tool.as_ref() == Some(wanted),
+            "level" => level.as_str() == wanted,
+            label => labels.get(label) == Some(wanted),
+        };
+        self.starts_at <= now && now < self.ends_at && self.matchers.iter().all(equals)
+    }
 }
 
 /// What a notification says.
@@ -372,6 +408,34 @@ mod tests {
         assert!(error.is_transient());
         assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
         assert!(!DeliveryError::permanent("no such user").is_transient());
+    }
+
+    #[test]
+    fn a_silence_covers_what_matches_in_its_time() {
+        let key = AlertKey { rule: "slow".into(), service: Some("a".into()), tool: None };
+        let labels = BTreeMap::from([("team".to_owned(), "x".to_owned())]);
+        let silence = |matchers: &[(&str, &str)]| Silence {
+            id: "s".to_owned(),
+            matchers: matchers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            starts_at: Timestamp::from_millis(10),
+            ends_at: Timestamp::from_millis(20),
+            by: String::new(),
+            comment: String::new(),
+        };
+        for (matchers, at, covered) in [
+            (&[][..], 10, true),
+            (&[][..], 20, false),
+            (&[][..], 9, false),
+            (&[("team", "x"), ("service_name", "a")], 15, true),
+            (&[("team", "y")], 15, false),
+            (&[("rule_name", "slow"), ("level", "error")], 15, true),
+            (&[("level", "warning")], 15, false),
+            (&[("tool_name", "t")], 15, false),
+        ] {
+            let now = Timestamp::from_millis(at);
+            let covers = silence(matchers).covers(&key, Level::Error, &labels, now);
+            assert_eq!(covers, covered, "{matchers:?} at {at}");
+        }
     }
 
     #[test]

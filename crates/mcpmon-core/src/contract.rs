@@ -1,16 +1,21 @@
 //! The structs behind the JSON contracts: what `--output json` and the API give, field by field.
 
+mod ps;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Finding};
 use crate::metrics::{ServiceMetrics, SystemMetrics};
-use crate::observation::{Conversation, Observation, Phases, ServerIdentity};
+use crate::observation::{CallObservation, Conversation, Observation, Phases, ServerIdentity};
 use crate::service::ServiceName;
+use crate::state::StatusChange;
 use crate::status::{Era, Status};
 use crate::store::{AlertRecord, StoredService};
 use crate::time::Timestamp;
+
+pub use self::ps::{PsClient, PsFlag, PsProcess, PsReport, PsRole, PsServer};
 
 /// How many services have each status. Serialized with all eight statuses and `total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -74,6 +79,30 @@ pub struct ServiceReport {
     pub failure: Option<Failure>,
     /// What is odd.
     pub findings: Vec<Finding>,
+    /// The configured calls, where they were asked for; the field is left out where not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<Vec<CallReport>>,
+}
+
+/// One configured call in `check/v1`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallReport {
+    /// The tool.
+    pub tool: String,
+    /// Request written to result parsed; zero for a call that was not made.
+    pub duration_ms: f64,
+    /// What is wrong with the result, or why it was not called.
+    pub failure: Option<Failure>,
+}
+
+impl From<&CallObservation> for CallReport {
+    fn from(call: &CallObservation) -> Self {
+        Self {
+            tool: call.tool.clone(),
+            duration_ms: as_millis(call.duration),
+            failure: call.failure.clone(),
+        }
+    }
 }
 
 impl ServiceReport {
@@ -93,6 +122,7 @@ impl ServiceReport {
             phases: rounded(observation.phases),
             failure: observation.failure().cloned(),
             findings: observation.findings.clone(),
+            calls: None,
         }
     }
 
@@ -111,6 +141,7 @@ impl ServiceReport {
             phases: Phases::default(),
             failure: None,
             findings: Vec::new(),
+            calls: None,
         }
     }
 
@@ -132,6 +163,7 @@ impl ServiceReport {
             phases: rounded(last.map(|check| check.phases).unwrap_or_default()),
             failure: stored.failure.clone(),
             findings: stored.findings.clone(),
+            calls: None,
         }
     }
 
@@ -211,6 +243,15 @@ pub struct MonitorReport {
     pub checks_total: u64,
     /// Checks begun late by more than a second since it started.
     pub late_checks_total: u64,
+    /// Checks that were skipped since it started, because the one before was still under way.
+    #[serde(default)]
+    pub missed_checks_total: u64,
+    /// How late checks begin, in milliseconds, over the last minutes; `None` before the first.
+    #[serde(default)]
+    pub start_lag: Option<StartLag>,
+    /// Whether this machine's network is gone: services elsewhere are `unknown` then.
+    #[serde(default)]
+    pub offline: bool,
     /// Checks that wait in memory because the store cannot be written.
     pub waiting_samples: u64,
     /// Checks dropped for that reason since it started.
@@ -223,6 +264,19 @@ pub struct MonitorReport {
     pub reload_error: Option<String>,
     /// Why the store cannot be written, until it can.
     pub store_error: Option<String>,
+}
+
+/// How late checks began, over the last five to ten minutes, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct StartLag {
+    /// The median.
+    pub p50_ms: f64,
+    /// The 99th percentile.
+    pub p99_ms: f64,
+    /// The latest.
+    pub max_ms: f64,
+    /// Checks counted.
+    pub checks: u64,
 }
 
 /// The machine in `status/v1`.
@@ -292,4 +346,70 @@ impl AlertsReport {
     pub fn new(alerts: Vec<AlertRecord>) -> Self {
         Self { schema: Self::SCHEMA.to_owned(), alerts }
     }
+}
+
+/// `mcpmon/explain/v1`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ExplainReport {
+    /// Always `mcpmon/explain/v1`.
+    pub schema: String,
+    /// The service that was asked for; `None` where a code was, or nothing.
+    pub service: Option<ExplainedService>,
+    /// What the catalogue says: of the code that was asked for, of the service's failure and
+    /// findings, or of every code.
+    pub codes: Vec<ExplainedCode>,
+}
+
+impl ExplainReport {
+    /// The contract's name.
+    pub const SCHEMA: &'static str = "mcpmon/explain/v1";
+}
+
+/// What is known of a service, and what came before.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ExplainedService {
+    /// As in `check/v1`, as last known.
+    #[serde(flatten)]
+    pub check: ServiceReport,
+    /// Since when it has this status.
+    pub since: Timestamp,
+    /// When it was checked last; `None` if it never was.
+    pub last_check_at: Option<Timestamp>,
+    /// Whether it is still watched, and a monitor runs that does so.
+    pub watched: bool,
+    /// The last changes of status, cause or findings, newest first.
+    pub changes: Vec<StatusChange>,
+}
+
+/// What a code names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CodeKind {
+    /// Why a check did not find its service well.
+    Failure,
+    /// What is odd about a service that works.
+    Finding,
+}
+
+/// One section of the catalogue, without its markup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExplainedCode {
+    /// The code.
+    pub code: String,
+    /// What it names.
+    pub kind: CodeKind,
+    /// The status of a check with this failure; `None` for a finding.
+    pub status: Option<Status>,
+    /// Whether this finding can make a service `degraded`.
+    pub degrading: bool,
+    /// What it means, in a sentence.
+    pub summary: String,
+    /// What it means, the summary included.
+    pub meaning: String,
+    /// What is kept as evidence.
+    pub evidence: Option<String>,
+    /// Usual causes.
+    pub usual_causes: Option<String>,
+    /// What to do.
+    pub next_step: Option<String>,
 }

@@ -223,6 +223,37 @@ codes! {
         "raise `check_interval`, or give the machine mcpmon runs on more CPU";
 }
 
+impl FailureCode {
+    /// Whether it says what came of a configured call, rather than of the service itself.
+    pub const fn is_of_function(self) -> bool {
+        matches!(
+            self,
+            Self::FunctionalError
+                | Self::FunctionalToolError
+                | Self::FunctionalMismatch
+                | Self::FunctionalTimeout
+                | Self::FunctionalRefused
+        )
+    }
+
+    /// Whether the service was not even reached: what every service far away has when our own
+    /// network is gone.
+    pub const fn is_of_reach(self) -> bool {
+        matches!(self, Self::DnsFailed | Self::ConnectTimeout | Self::NetworkUnreachable)
+    }
+
+    /// Whether it only says that something did not come in time.
+    pub const fn is_timeout(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectTimeout
+                | Self::HandshakeTimeout
+                | Self::ResponseTimeout
+                | Self::FunctionalTimeout
+        )
+    }
+}
+
 macro_rules! findings {
     ($( $(#[$doc:meta])* $variant:ident => $text:literal; )+) => {
         /// What is odd but does not stop a service from working.
@@ -290,8 +321,12 @@ findings! {
     ClampedHint => "clamped_hint";
 }
 
+/// A certificate that ends within so many days makes its service `degraded`.
+pub const CERTIFICATE_CRITICAL_DAYS: f64 = 7.0;
+
 impl FindingCode {
-    /// Whether a service with this finding is `degraded` rather than `running`.
+    /// Whether a service with this finding is always `degraded` rather than `running`; see
+    /// [`Finding::is_degrading`] for one that is so at times.
     pub const fn is_degrading(self) -> bool {
         matches!(
             self,
@@ -449,6 +484,19 @@ impl Finding {
     pub fn with(mut self, key: &str, fact: impl Into<Value>) -> Self {
         self.evidence.insert(key.to_owned(), fact.into());
         self
+    }
+
+    /// Whether a service with it is `degraded` rather than `running`: as its code says, and a
+    /// certificate inside its critical window ([`CERTIFICATE_CRITICAL_DAYS`], by the evidence
+    /// `days_left`).
+    pub fn is_degrading(&self) -> bool {
+        let days_left = || self.evidence.get("days_left").and_then(Value::as_f64);
+        match self.code {
+            FindingCode::CertificateExpiring => {
+                days_left().is_some_and(|days| days < CERTIFICATE_CRITICAL_DAYS)
+            }
+            code => code.is_degrading(),
+        }
     }
 }
 

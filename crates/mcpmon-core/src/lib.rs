@@ -6,8 +6,10 @@
 
 pub mod alert;
 pub mod bytesize;
+pub mod calendar;
 pub mod call;
 pub mod contract;
+pub mod dependency;
 pub mod duration;
 pub mod failure;
 pub mod metrics;
@@ -25,11 +27,13 @@ pub mod status;
 pub mod store;
 pub mod text;
 pub mod time;
+pub mod tool_window;
 pub mod window;
 
 pub use alert::{
     Alert, AlertPhase, AlertState, DeliveryError, Handler, Notification, NotificationKind, Receipt,
 };
+pub use dependency::{Dependency, DependencyError};
 pub use failure::{Failure, FailureCode, Finding, FindingCode, Phase};
 pub use metrics::{ServiceMetrics, SystemMetrics, ToolMetrics};
 pub use observation::{Observation, Outcome, Phases, Question};
@@ -42,4 +46,5 @@ pub use state::ServiceState;
 pub use status::{Era, Level, Status};
 pub use store::{IncidentLog, SampleStore, StoreError};
 pub use time::{Clock, SystemClock, Timestamp};
+pub use tool_window::ToolWindow;
 pub use window::Window;

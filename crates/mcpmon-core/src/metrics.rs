@@ -162,6 +162,12 @@ pub struct ProcessMetrics {
     pub open_files: Option<u64>,
     /// Processes in the tree.
     pub processes: u32,
+    /// Threads in the tree; `None` where the system does not tell.
+    #[serde(default)]
+    pub threads: Option<u64>,
+    /// Seconds since the tree's root was started; `None` where the system does not tell.
+    #[serde(default)]
+    pub age: Option<u64>,
 }
 
 /// One file system.

@@ -176,6 +176,8 @@ pub struct Observation {
     pub lists: Option<Lists>,
     /// Number of tools last listed on this session, if any were.
     pub tools_count: Option<u32>,
+    /// What those tools cost a model that is given them, in tokens; an estimate.
+    pub tool_list_tokens: Option<u64>,
     /// Whether a process was started for this check (or started again).
     pub restarted: bool,
     /// Sessions this probe holds open now; `None` where that cannot be known.
@@ -225,6 +227,7 @@ impl Observation {
             conversation: Conversation::default(),
             lists: None,
             tools_count: None,
+            tool_list_tokens: None,
             restarted: false,
             active_connections: None,
             process: None,
@@ -257,7 +260,7 @@ impl Observation {
     pub fn raw_status(&self) -> Status {
         match &self.outcome {
             Outcome::Failed(failure) => failure.code.status(),
-            Outcome::Answered if self.findings.iter().any(|f| f.code.is_degrading()) => {
+            Outcome::Answered if self.findings.iter().any(Finding::is_degrading) => {
                 Status::Degraded
             }
             Outcome::Answered => Status::Running,

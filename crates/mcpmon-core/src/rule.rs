@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::failure::FailureCode;
+use crate::failure::{FailureCode, Finding};
 use crate::metrics::{ServiceMetrics, SystemMetrics, ToolMetrics};
 use crate::service::ServiceLimits;
 use crate::status::Level;
@@ -72,6 +72,75 @@ pub enum Subject<'a> {
     Tool(&'a ToolMetrics),
     /// The machine.
     Host(&'a SystemMetrics),
+    /// Something the monitor knows of itself, or of what its services depend on.
+    Monitor(&'a MonitorFact),
+}
+
+/// Something the monitor knows of itself, or of what its services depend on: that its store fails,
+/// that a dependency is down.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MonitorFact {
+    /// What it is about: a dependency as the configuration names it. Empty for the monitor itself.
+    pub subject: String,
+    /// Whether it is so; `None` where that cannot be told.
+    pub failing: Option<bool>,
+    /// Why, for people. May hold text of a server.
+    pub detail: String,
+    /// Services concerned.
+    pub affected: u64,
+}
+
+/// What is usual for a service, by robust statistics: a few outliers do not move it.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Usual {
+    /// Of the mean response time of a quarter of an hour, in seconds.
+    pub response_time: Option<Spread>,
+    /// Of the failed share of a quarter of an hour's checks.
+    pub error_rate: Option<Spread>,
+}
+
+/// A middle and how far values lie from it.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Spread {
+    /// The median.
+    pub median: f64,
+    /// The median of the distances from it (MAD).
+    pub deviation: f64,
+    /// Values it is of.
+    pub count: u32,
+}
+
+impl Spread {
+    /// The spread of these values; `None` if there are none. Reorders them.
+    pub fn of(values: &mut [f64]) -> Option<Self> {
+        let median = median(values)?;
+        let mut distances: Vec<f64> = values.iter().map(|value| (value - median).abs()).collect();
+        let deviation = median_or_zero(&mut distances);
+        Some(Self { median, deviation, count: u32::try_from(values.len()).unwrap_or(u32::MAX) })
+    }
+
+    /// How many robust standard deviations `value` lies above the median; `floor` is the least
+    /// deviation that counts, so that a service that never varied is not alarmed by a hair.
+    pub fn z(&self, value: f64, floor: f64) -> f64 {
+        // The deviation of a normal distribution is 1.4826 times its MAD.
+        (value - self.median) / (1.4826 * self.deviation).max(floor).max(f64::MIN_POSITIVE)
+    }
+}
+
+fn median(values: &mut [f64]) -> Option<f64> {
+    if values.is_empty() {
+        return None;
+    }
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    Some(match values.len() % 2 {
+        0 => f64::midpoint(values[middle - 1], values[middle]),
+        _ => values[middle],
+    })
+}
+
+fn median_or_zero(values: &mut [f64]) -> f64 {
+    median(values).unwrap_or_default()
 }
 
 /// Everything a rule may look at.
@@ -85,6 +154,14 @@ pub struct RuleContext<'a> {
     pub limits: Option<&'a ServiceLimits>,
     /// The code of the failure the service has now.
     pub failure_code: Option<FailureCode>,
+    /// What is odd about the service now.
+    pub findings: &'a [Finding],
+    /// How often the raw result changed in the service's last 20 attempts.
+    pub result_changes: u32,
+    /// Seconds the service has had its status.
+    pub status_seconds: Option<f64>,
+    /// What is usual for the service, once there is enough history.
+    pub usual: Option<&'a Usual>,
     /// Whether this rule's alert for this subject fires now, so that a condition can end at another
     /// point than it begins.
     pub firing: bool,
@@ -96,7 +173,18 @@ impl<'a> RuleContext<'a> {
     /// A context of numbers alone.
     pub fn new(subject: Subject<'a>, now: Timestamp) -> Self {
         static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
-        Self { subject, labels: &NO_LABELS, limits: None, failure_code: None, firing: false, now }
+        Self {
+            subject,
+            labels: &NO_LABELS,
+            limits: None,
+            failure_code: None,
+            findings: &[],
+            result_changes: 0,
+            status_seconds: None,
+            usual: None,
+            firing: false,
+            now,
+        }
     }
 }
 
@@ -171,4 +259,27 @@ pub trait Rule: Send + Sync + fmt::Debug {
     ///
     /// When the message's template is at fault; the alert then says the rule's name.
     fn message(&self, context: &RuleContext<'_>) -> Result<Cow<'_, str>, RuleError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_outliers_do_not_move_what_is_usual() {
+        let mut values: Vec<f64> = (0..99).map(|n| 0.020 + f64::from(n % 10) * 0.001).collect();
+        let calm = Spread::of(&mut values).unwrap();
+        values.extend([9.0; 5]);
+        let stormy = Spread::of(&mut values).unwrap();
+        assert!((calm.median - stormy.median).abs() < 0.002, "{calm:?} {stormy:?}");
+        assert!(stormy.z(0.025, 0.001) < 1.0 && stormy.z(0.2, 0.001) > 6.0);
+    }
+
+    #[test]
+    fn a_service_that_never_varied_is_not_alarmed_by_a_hair() {
+        let still = Spread::of(&mut [0.02; 50]).unwrap();
+        assert_eq!(still.deviation, 0.0);
+        assert!(still.z(0.0201, 0.001) < 1.0);
+        assert_eq!(Spread::of(&mut []), None);
+    }
 }

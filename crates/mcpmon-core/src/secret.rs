@@ -60,9 +60,9 @@ impl<'de> Deserialize<'de> for Secret {
 /// Takes known secrets out of text before any sink sees it.
 ///
 /// Looks for each value as it is, base64 (both alphabets, at each of the three offsets inside a
-/// longer encoded text), percent-encoded and JSON-escaped. Values shorter than
-/// [`Redactor::SHORTEST`] are left alone: replacing every `1` in a message would destroy it and
-/// hide nothing.
+/// longer encoded text), hexadecimal, percent-encoded, JSON-escaped and HTML-escaped. Values
+/// shorter than [`Redactor::SHORTEST`] are left alone: replacing every `1` in a message would
+/// destroy it and hide nothing.
 #[derive(Clone, Default)]
 pub struct Redactor {
     /// Longest first, so that a secret inside another does not leave half of it behind.
@@ -131,11 +131,23 @@ impl Redactor {
     }
 }
 
+fn json_escaped(text: &str) -> String {
+    let json = serde_json::Value::from(text).to_string();
+    json[1..json.len() - 1].to_owned()
+}
+
 fn add_forms(value: &str, needles: &mut Vec<String>) {
-    needles.push(value.to_owned());
-    let json = serde_json::Value::from(value).to_string();
-    needles.push(json[1..json.len() - 1].to_owned());
+    let json = json_escaped(value);
+    // Some encoders escape the slash too.
+    let slashed = json.replace('/', "\\/");
+    for form in [value.to_owned(), json, slashed, crate::text::for_html(value)] {
+        // An error that wraps another server's JSON has it escaped once more.
+        needles.push(json_escaped(&form));
+        needles.push(form);
+    }
     let bytes = value.as_bytes();
+    needles.push(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
+    needles.push(bytes.iter().map(|byte| format!("{byte:02X}")).collect());
     for engine in [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD] {
         needles.push(engine.encode(bytes));
     }
@@ -195,6 +207,11 @@ mod tests {
             serde_json::to_string(&CANARY).unwrap(),
             "s3cr3t%2Fcanary%2B%22value%22".to_owned(),
             "s3cr3t%2fcanary%2b%22value%22".to_owned(),
+            r#"s3cr3t\/canary+\"value\""#.to_owned(),
+            r#"s3cr3t/canary+\\\"value\\\""#.to_owned(),
+            "s3cr3t/canary+&quot;value&quot;".to_owned(),
+            "7333637233742f63616e6172792b2276616c756522".to_owned(),
+            "7333637233742F63616E6172792B2276616C756522".to_owned(),
         ];
         for form in forms {
             let out = redactor.redact(&format!("before {form} after"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dependency::Dependency;
 use crate::failure::Failure;
 use crate::secret::Secret;
 
@@ -185,13 +186,13 @@ pub struct FunctionalCheck {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Expectation {
-    /// The result's `isError`.
+    /// The result's `isError`; where nothing is said of it, a tool that fails is a failure.
     pub is_error: Option<bool>,
     /// Some text content contains this.
     pub contains: Option<String>,
     /// JSON pointers into `structuredContent` and the values they must have.
     pub pointers: BTreeMap<String, serde_json::Value>,
-    /// The structured result matches the tool's `outputSchema`.
+    /// `true`: the structured result matches the tool's `outputSchema`.
     pub output_schema: Option<bool>,
     /// The call takes at most this long.
     #[serde(with = "crate::duration::optional")]
@@ -300,6 +301,24 @@ impl ServiceSpec {
     pub fn http(name: impl Into<ServiceName>, url: impl Into<String>) -> Self {
         let spec = HttpSpec { url: url.into(), headers: BTreeMap::new() };
         Self::new(name, Transport::Http(spec))
+    }
+
+    /// What it depends on, other services among it. Entries that mean nothing are left out: where
+    /// the configuration is read they are errors.
+    pub fn dependencies(&self) -> impl Iterator<Item = Dependency> {
+        self.depends_on.iter().filter_map(|text| text.parse().ok())
+    }
+
+    /// The longest a functional check may take: what a health check may, a start where one is
+    /// needed, and `call_timeout` for every call.
+    pub fn functional_timeout(&self) -> Duration {
+        let limits = &self.limits;
+        let reach = match self.transport {
+            Transport::Stdio(_) => limits.startup_timeout.max(limits.health_check_timeout),
+            Transport::Http(_) | Transport::Sse(_) => limits.health_check_timeout,
+        };
+        let calls = u32::try_from(self.functional.len()).unwrap_or(u32::MAX);
+        reach.saturating_add(limits.call_timeout.saturating_mul(calls))
     }
 
     /// Every value in the entry that must stay in memory: environment, headers, filled-in parts.

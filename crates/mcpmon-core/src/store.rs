@@ -5,6 +5,8 @@
 //! committed is there after a crash. The futures may be dropped; the work then still happens whole
 //! or not at all.
 
+pub mod history;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ use crate::service::ServiceName;
 use crate::state::StatusChange;
 use crate::status::Status;
 use crate::time::Timestamp;
+
+pub use history::{History, HistoryPoint, HistoryQuery, PerStatus, Ranking, Summary};
 
 /// The store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -189,6 +193,16 @@ pub struct ServiceFacts {
     pub available_since: Option<Timestamp>,
     /// Whether it is still watched; the history of one that is not stays.
     pub watched: bool,
+    /// Start of one check to the start of the next, in ms: how long a check vouches for it.
+    #[serde(default)]
+    pub check_interval_ms: Option<u64>,
+}
+
+impl ServiceFacts {
+    /// How long a check vouches for the service's status.
+    pub fn reach(&self) -> Duration {
+        history::reach(self.check_interval_ms.map(Duration::from_millis))
+    }
 }
 
 /// A service's lists as they were read.
@@ -314,35 +328,53 @@ pub struct Page<T> {
 pub struct PrunePlan {
     /// Raw checks and host samples older than this go.
     pub checks_before: Option<Timestamp>,
-    /// Resolved alerts, delivered notifications and status changes older than this go. The last
-    /// status of a service always stays.
+    /// Summaries of 15 minutes and status changes older than this go. The last status of a service
+    /// always stays.
+    pub quarters_before: Option<Timestamp>,
+    /// Summaries of an hour older than this go.
+    pub hours_before: Option<Timestamp>,
+    /// Resolved alerts and delivered notifications older than this go.
     pub incidents_before: Option<Timestamp>,
+    /// The store is to be no larger than this, in bytes: what is too much goes oldest first, raw
+    /// checks before summaries of 15 minutes, these before those of an hour, alerts last.
+    pub most_bytes: Option<u64>,
 }
 
-/// How long things are kept.
+/// How long things are kept, and in how much room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// Raw checks and host samples.
     pub raw: Duration,
-    /// Alerts, deliveries, status changes.
-    pub incidents: Duration,
+    /// Summaries of 15 minutes, status changes.
+    pub quarters: Duration,
+    /// Summaries of an hour, alerts, deliveries.
+    pub hours: Duration,
+    /// Bytes of all together.
+    pub most_bytes: u64,
 }
 
 impl Retention {
     /// What the settings say.
     pub fn from_settings(settings: &crate::settings::Settings) -> Self {
         let days = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
+        let monitoring = &settings.monitoring;
         Self {
-            raw: days(settings.monitoring.metrics_retention_days),
-            incidents: days(settings.monitoring.rollup_retention_days),
+            raw: days(monitoring.metrics_retention_days),
+            quarters: days(monitoring.middle_retention_days),
+            hours: days(monitoring.rollup_retention_days),
+            most_bytes: monitoring.max_database_size.0,
         }
     }
 
     /// Decides what is due for deletion at `now`, without deleting it.
     pub fn plan(&self, now: Timestamp) -> PrunePlan {
+        let before = |age: Duration| Some(now.saturating_sub(age));
         PrunePlan {
-            checks_before: Some(now.saturating_sub(self.raw)),
-            incidents_before: Some(now.saturating_sub(self.incidents)),
+            checks_before: before(self.raw),
+            quarters_before: before(self.quarters),
+            hours_before: before(self.hours),
+            incidents_before: before(self.hours),
+            most_bytes: Some(self.most_bytes),
         }
     }
 }
@@ -407,6 +439,65 @@ pub trait SampleStore: Send + Sync {
     ///
     /// When the store cannot be read.
     async fn lists(&self, service: &ServiceName) -> Result<Option<ListRecord>, StoreError>;
+
+    /// A service's past in steps: counts, latencies, time in each status. A service nobody has
+    /// seen was `unknown` all the time.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    async fn history(&self, query: &HistoryQuery) -> Result<History, StoreError> {
+        let services = self.services().await?;
+        let known = services.iter().find(|stored| stored.facts.service == query.service);
+        let reach = known.map_or_else(|| history::reach(None), |stored| stored.facts.reach());
+        history::history_of_records(self, query, reach).await
+    }
+
+    /// Every service's summary of a span, by name. A store may begin up to a quarter of an hour
+    /// before `since` (an hour where it has nothing finer), to have less to read.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    async fn summaries(
+        &self,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(ServiceName, Summary)>, StoreError> {
+        let mut summaries = Vec::new();
+        for stored in self.services().await? {
+            let reach = stored.facts.reach();
+            let service = stored.facts.service;
+            let query = HistoryQuery { service: service.clone(), since, until, step: None };
+            let history = history::history_of_records(self, &query, reach).await?;
+            summaries.push((service, history.whole()));
+        }
+        Ok(summaries)
+    }
+
+    /// The newest checks of a service, oldest first; at most [`RecordQuery::LARGEST_PAGE`].
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    async fn last_checks(
+        &self,
+        service: &ServiceName,
+        count: usize,
+    ) -> Result<Vec<CheckRecord>, StoreError> {
+        let count = count.min(RecordQuery::LARGEST_PAGE);
+        let mut query = RecordQuery::of(service.clone());
+        let mut last = std::collections::VecDeque::new();
+        loop {
+            let page = self.checks(&query).await?;
+            last.extend(page.items);
+            last.drain(..last.len().saturating_sub(count));
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(last.into()),
+            }
+        }
+    }
 
     /// Carries out one small step of a plan, so that nobody waits long for the writer.
     ///

@@ -56,6 +56,24 @@ pub fn for_terminal(text: &str) -> String {
     out
 }
 
+/// JSON that is already written, its strings without a character that deceives a terminal it may
+/// be shown on: each becomes JSON's own escape, so that readers get the same text.
+///
+/// JSON has such characters nowhere but in strings, except for white space, which stays.
+pub fn for_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_deceptive(c) && !matches!(c, '\n' | '\r' | '\t') {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// Element text or a quoted attribute of an HTML page or mail part.
 pub fn for_html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -171,6 +189,16 @@ mod tests {
                 assert!(!out.chars().any(is_deceptive), "{text:?} became {out:?}");
             }
         }
+    }
+
+    #[test]
+    fn json_reads_the_same_and_shows_nothing_deceptive() {
+        for text in CORPUS {
+            let out = for_json(&serde_json::Value::from(text).to_string());
+            assert!(!out.chars().any(is_deceptive), "{text:?} became {out:?}");
+            assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
+        }
+        assert_eq!(for_json("{\n  \"a\": 1\n}"), "{\n  \"a\": 1\n}");
     }
 
     #[test]

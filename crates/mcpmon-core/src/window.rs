@@ -98,6 +98,34 @@ impl Window {
         self.forget_before(at);
     }
 
+    /// What failed from `since` on was our own doing after all, and counts no more.
+    pub fn forgive(&mut self, since: Timestamp) {
+        let entries = self.entries.iter_mut().rev();
+        for entry in entries.take_while(|entry| entry.at >= since.as_millis()) {
+            if is_failed(entry.status) {
+                entry.status = Status::Unknown;
+                let minute = entry.at.div_euclid(60_000) * 60_000;
+                let minute = self.minutes.iter_mut().rev().find(|of| of.starts_at == minute);
+                if let Some(minute) = minute {
+                    minute.counted = minute.counted.saturating_sub(1);
+                    minute.failed = minute.failed.saturating_sub(1);
+                }
+            }
+        }
+    }
+
+    /// The wall clock was set back by `span`: what was seen keeps its age.
+    pub fn set_back(&mut self, span: Duration) {
+        let back = |at: Timestamp| at.saturating_sub(span);
+        let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        self.entries.iter_mut().for_each(|entry| entry.at = entry.at.saturating_sub(millis));
+        // A minute keeps beginning at a full one, as those to come will.
+        let minutes = millis / 60_000 * 60_000;
+        self.minutes.iter_mut().for_each(|minute| minute.starts_at -= minutes);
+        self.last_check = self.last_check.map(back);
+        self.last_good = self.last_good.map(back);
+    }
+
     /// Notes what the last conversation found besides the result.
     pub fn note(
         &mut self,
@@ -110,6 +138,11 @@ impl Window {
         self.process = process;
     }
 
+    /// Notes what its list of tools costs a model, where that was looked at.
+    pub fn note_tool_list(&mut self, tokens: Option<u64>) {
+        self.tool_list_tokens = tokens.or(self.tool_list_tokens);
+    }
+
     /// When the service was last asked.
     pub fn last_check(&self) -> Option<Timestamp> {
         self.last_check
@@ -118,6 +151,18 @@ impl Window {
     /// Tools last listed.
     pub fn tools_count(&self) -> Option<u32> {
         self.tools_count
+    }
+
+    /// How often the last `count` raw results went from well to failed or back; what was our own
+    /// doing is none.
+    pub fn result_changes(&self, count: usize) -> u32 {
+        let told = self.entries.iter().rev().filter(|entry| is_counted(entry.status)).take(count);
+        let mut changes = 0;
+        let mut later = None;
+        for failed in told.map(|entry| is_failed(entry.status)) {
+            changes += u32::from(later.replace(failed).is_some_and(|later| later != failed));
+        }
+        changes
     }
 
     /// The last `count` raw results, newest last.
@@ -151,7 +196,7 @@ impl Window {
             uptime_ratio: ratio(sums.available, sums.counted),
             last_check_time: self.last_check,
             last_activity: self.last_good,
-            consecutive_failures: state.consecutive_failures,
+            consecutive_failures: state.failures_in_a_row(),
             total_checks: sums.counted,
             failed_checks: sums.failed,
             total_calls: 0,
@@ -299,12 +344,55 @@ mod tests {
     }
 
     #[test]
+    fn changes_of_the_raw_result_are_counted_over_the_last_attempts() {
+        for (results, last, changes) in
+            [("", 20, 0), ("...", 20, 0), (".x.x", 20, 3), (".?.?x?x", 20, 1), (".x.x", 2, 1)]
+        {
+            let mut window = Window::default();
+            for (second, symbol) in results.chars().enumerate() {
+                let status = match symbol {
+                    '.' => Status::Running,
+                    'x' => Status::Error,
+                    _ => Status::Unknown,
+                };
+                window.record(at(second as i64), status, None);
+            }
+            assert_eq!(window.result_changes(last), changes, "{results}");
+        }
+    }
+
+    #[test]
     fn our_own_faults_are_not_counted() {
         let mut window = Window::default();
         window.record(at(1), Status::Unknown, None);
         let none = metrics(&window, 300, 2);
         assert_eq!((none.total_checks, none.uptime_ratio), (0, None));
         assert_eq!(none.last_check_time, Some(at(1)));
+    }
+
+    #[test]
+    fn what_turns_out_to_be_our_own_doing_counts_no_more() {
+        let mut window = Window::new(LONGEST_WINDOW);
+        for (second, status) in [(1, Status::Stopped), (2, Status::Running), (3, Status::Stopped)] {
+            window.record(at(second), status, None);
+        }
+        window.forgive(at(2));
+        let left = metrics(&window, 300, 4);
+        assert_eq!((left.total_checks, left.failed_checks), (2, 1));
+        window.record(at(100), Status::Running, None);
+        let hours = metrics(&window, 7_200, 100);
+        assert_eq!((hours.total_checks, hours.failed_checks), (3, 1));
+    }
+
+    #[test]
+    fn ages_stay_what_they_are_when_the_clock_is_set_back() {
+        let mut window = Window::default();
+        window.record(at(4_000), Status::Running, None);
+        window.set_back(Duration::from_secs(3_600));
+        window.record(at(410), Status::Stopped, None);
+        assert_eq!(metrics(&window, 300, 410).total_checks, 2);
+        assert_eq!(metrics(&window, 300, 800).total_checks, 0);
+        assert_eq!(metrics(&window, 300, 410).last_check_time, Some(at(410)));
     }
 
     #[test]

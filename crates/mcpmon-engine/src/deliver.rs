@@ -5,23 +5,24 @@ use std::time::Duration;
 
 use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::store::{Delivery, Settlement};
-use mcpmon_core::{DeliveryError, Handler};
+use mcpmon_core::{DeliveryError, Handler, Receipt};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::bundle::{self, Bundle, Recent};
 use crate::handle::Shared;
 use crate::handover::{Departure, Presence, presence};
 use crate::outbox::{Origin, Outbox};
 use crate::panic::unpanicked;
 use crate::retry;
-use crate::turns::Turns;
+use crate::turns::{Ticket, Turns};
 
 /// One attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The outbox is looked through at least this often, for retries that became due.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Messages taken at once.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 1_000;
 
 /// How long a handler is fed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,7 @@ pub(crate) struct Deliverer {
     /// Who fed a handler of this name before, and may still be at it.
     after: Option<Departure>,
     turns: Turns,
+    recent: Recent,
     /// Messages that were due and had to wait for another of their alert, when last looked.
     held_up: usize,
     _presence: Presence,
@@ -84,6 +86,7 @@ impl Deliverer {
             feeding,
             after,
             turns: Turns::default(),
+            recent: Recent::default(),
             held_up: 0,
             _presence: presence,
         };
@@ -129,22 +132,26 @@ impl Deliverer {
 
     /// Delivers what is due, in order; says whether more may wait that can be tried now.
     async fn deliver_due(&mut self) -> bool {
-        let now = self.shared.clock.now();
-        // What has to wait for its turn must not fill the batch.
+        let now = self.shared.due_time();
+        // What has to wait, for its turn or for others of its cause, must not fill the batch.
         let limit = AT_ONCE + self.held_up;
         let due = self.outbox.due(self.handler.name(), now, limit).await;
         let full = due.len() >= limit;
-        let mut held_up = 0;
+        let ends = *self.feeding.borrow() == Feeding::Ends;
+        let plan = bundle::plan(due, &self.recent, ends, now);
+        let mut held_up = plan.waiting;
         let mut delivered = false;
-        for (origin, delivery) in due {
+        for bundle in plan.ready {
             if self.is_dismissed() {
                 return false;
             }
-            let ticket = (origin, delivery.id);
-            if self.turns.is_next(ticket, &delivery.notification, Instant::now()) {
-                delivered |= self.attempt(origin, &delivery).await;
+            let members = bundle.members.iter();
+            let tickets: Vec<Ticket> =
+                members.map(|(origin, delivery)| (*origin, delivery.id)).collect();
+            if self.turns.is_next(&tickets, &bundle.notification, Instant::now()) {
+                delivered |= self.attempt(&bundle).await;
             } else {
-                held_up += 1;
+                held_up += tickets.len();
             }
         }
         let grown = held_up > self.held_up;
@@ -153,8 +160,8 @@ impl Deliverer {
     }
 
     /// One attempt; says whether it arrived.
-    async fn attempt(&mut self, origin: Origin, delivery: &Delivery) -> bool {
-        let notification = &delivery.notification;
+    async fn attempt(&mut self, bundle: &Bundle) -> bool {
+        let notification = &bundle.notification;
         let delivering = unpanicked(self.handler.deliver(notification));
         let result = match tokio::time::timeout(ATTEMPT_TIMEOUT, delivering).await {
             Ok(Some(result)) => result,
@@ -164,20 +171,44 @@ impl Deliverer {
                 Err(DeliveryError::transient(format!("no answer within {seconds} s")))
             }
         };
+        match &result {
+            Ok(_) => self.recent.note(bundle, self.shared.due_time()),
+            Err(error) => self.failed(error),
+        }
+        let mut arrived = false;
+        for (origin, delivery) in &bundle.members {
+            arrived |= self.settle(*origin, delivery, &result).await;
+        }
+        arrived
+    }
+
+    fn failed(&self, error: &DeliveryError) {
+        let handler = self.handler.name();
+        tracing::warn!(%handler, %error, "Notification could not be delivered");
+        let failures = &mut self.shared.write().report.delivery_failures_total;
+        *failures.entry(handler.to_owned()).or_default() += 1;
+    }
+
+    /// Records what became of one row of the outbox; says whether it arrived.
+    async fn settle(
+        &mut self,
+        origin: Origin,
+        delivery: &Delivery,
+        result: &Result<Receipt, DeliveryError>,
+    ) -> bool {
+        let notification = &delivery.notification;
         let (handler, key) = (self.handler.name().to_owned(), notification.key.clone());
         let now = self.shared.clock.now();
         let (settlement, event) = match result {
             Ok(receipt) => (
-                Settlement::Delivered { at: now, receipt },
+                Settlement::Delivered { at: now, receipt: receipt.clone() },
                 MonitorEvent::Delivered { handler, key },
             ),
             Err(error) => {
-                let settlement = retry::after_failure(notification.attempt, &error, now);
+                let due_time = self.shared.due_time();
+                let settlement = retry::after_failure(notification.attempt, error, due_time);
                 let dead = matches!(settlement, Settlement::Dead { .. });
-                tracing::warn!(%handler, %error, dead, "Notification could not be delivered");
                 let error = error.to_string();
-                let failures = &mut self.shared.write().report.delivery_failures_total;
-                *failures.entry(handler.clone()).or_default() += 1;
                 (settlement, MonitorEvent::DeliveryFailed { handler, key, error, dead })
             }
         };

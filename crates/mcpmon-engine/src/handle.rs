@@ -1,5 +1,6 @@
 //! A running monitor as its owner holds it.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use mcpmon_core::store::{
     AlertQuery, AlertRecord, CheckRecord, Page, RecordQuery, Store, StoreError,
 };
 use mcpmon_core::window::DEFAULT_WINDOW;
-use mcpmon_core::{Clock, Handler, Rule, ServiceMetrics, Settings, Status, SystemMetrics};
+use mcpmon_core::{
+    Clock, Handler, Rule, ServiceMetrics, Settings, Status, SystemMetrics, Timestamp,
+};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -53,9 +56,30 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::WeakSender<MonitorEvent>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Arc<dyn Store>,
+    /// How far the wall clock was set back since the start and has not been set forward again.
+    pub(crate) set_back_millis: AtomicI64,
 }
 
 impl Shared {
+    /// What the wall clock would show had nobody set it back: what was put off until then is due
+    /// when it would have been.
+    pub(crate) fn due_time(&self) -> Timestamp {
+        let back = self.set_back_millis.load(Ordering::Relaxed);
+        Timestamp::from_millis(self.clock.now().as_millis().saturating_add(back))
+    }
+
+    pub(crate) fn clock_was_set_back(&self, span: Duration) {
+        let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        self.set_back_millis.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    /// The wall clock ran on for `span` without us, or was set forward again.
+    pub(crate) fn clock_ran_on(&self, span: Duration) {
+        let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        let back = self.set_back_millis.load(Ordering::Relaxed);
+        self.set_back_millis.store(back.saturating_sub(millis).max(0), Ordering::Relaxed);
+    }
+
     pub(crate) fn read(&self) -> std::sync::RwLockReadGuard<'_, World> {
         self.world.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,53 +2,64 @@
 //! answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use mcpmon_core::SystemMetrics;
 use mcpmon_core::alert::AlertPhase;
 use mcpmon_core::contract::HostReport;
 use mcpmon_core::monitor::MonitorEvent;
+use mcpmon_core::service::ServiceName;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
     AlertRecord, Batch, CheckRecord, HostRecord, ListRecord, StoreError, Transition,
 };
+use mcpmon_core::{Observation, Outcome, Question, SystemMetrics};
 use tokio::time::Instant;
 
+use crate::facts;
+use crate::needs;
 use crate::outbox::{ANSWER_WITHIN, unanswered};
 use crate::round::FirstRound;
 use crate::run::{Engine, LATE, Writing};
+use crate::signs;
 use crate::watcher::Observed;
-use crate::world::World;
+use crate::world::{Watched, World};
 
 impl Engine {
     /// Takes in one check.
-    pub(crate) fn observed(&mut self, observed: Observed) {
-        let Observed { service, generation, question, at, lag, mut observation } = observed;
+    pub(crate) fn observed(&mut self, mut observed: Observed) {
+        let service = observed.service.clone();
+        if !self.is_wanted(&observed) {
+            return;
+        }
+        if observed.question == Question::Dependency {
+            return self.looked(observed);
+        }
+        self.absolve(&service, &mut observed);
+        self.amend(&service, &mut observed.observation);
+        let Observed { question, at, unproven, mut observation, .. } = observed;
         let shared = Arc::clone(&self.shared);
         let mut world = shared.write();
-        let world = &mut *world;
         let Some(watched) = world.services.get_mut(&service) else {
             return;
         };
-        if watched.generation != generation {
-            return;
-        }
-        world.report.checks_total += 1;
-        if lag > LATE {
-            world.report.late_checks_total += 1;
-        }
         let raw = observation.raw_status();
         tracing::debug!(%service, question = question.as_str(), status = %raw,
             code = observation.failure().map(|failure| failure.code.as_str()),
             total = ?observation.total, "Checked");
         let news = watched.is_news(question, raw);
         if news {
-            watched.window.record(at, raw, observation.latency);
+            // A call's time is its tool's, not the service's.
+            let latency = observation.latency.filter(|_| question != Question::Functional);
+            watched.window.record(at, raw, latency);
         }
+        watched.signs.sample(at, &observation);
+        watched.note(question, raw, &observation, news);
         if observation.failure().is_none() {
             observation.findings.extend(watched.error_rate_finding(at));
+            observation.findings.extend(watched.signs.findings(at));
         }
-        watched.note(question, raw, &observation, news);
-        let change = watched.state.observe(&service, &observation, &watched.spec.limits, at);
+        let change = watched.count(question, unproven, &observation, at);
+        let failures = watched.state.consecutive_failures;
         watched.dirty = true;
         if news {
             let record = CheckRecord::new(service.clone(), at, question, &observation);
@@ -58,13 +69,77 @@ impl Engine {
             self.buffer.batch.checks.push(record);
         }
         if let Some(lists) = observation.lists
-            && watched.lists_hash.as_ref() != Some(&lists.hash)
+            && watched.signs.drift.read(&lists, at)
         {
-            watched.lists_hash = Some(lists.hash.clone());
-            self.buffer.batch.lists.push(ListRecord { service, at, lists });
+            self.buffer.batch.lists.push(ListRecord { service: service.clone(), at, lists });
         }
         self.buffer.batch.facts.extend(watched.changed_facts());
+        drop(world);
         self.note_change(change);
+        self.follow_up(&service, failures);
+    }
+
+    /// Counts a check, unless whom it is about is gone or was replaced.
+    fn is_wanted(&mut self, observed: &Observed) -> bool {
+        let mut world = self.shared.write();
+        let watched = world.services.get(&observed.service);
+        if watched.is_none_or(|watched| watched.generation != observed.generation) {
+            return false;
+        }
+        let report = &mut world.report;
+        report.checks_total += 1;
+        report.missed_checks_total += u64::from(observed.missed);
+        if observed.lag > LATE {
+            report.late_checks_total += 1;
+        }
+        self.lags.record(observed.lag, observed.span.1);
+        true
+    }
+
+    /// Takes in what was seen of what a service depends on.
+    fn looked(&mut self, observed: Observed) {
+        if let Some(watched) = self.shared.write().services.get_mut(&observed.service) {
+            watched.looked(observed.observation.dependencies);
+        }
+    }
+
+    /// Names the failure of a check that is another, seen over time and over the fleet.
+    fn amend(&mut self, service: &ServiceName, observation: &mut Observation) {
+        let shared = Arc::clone(&self.shared);
+        let mut world = shared.write();
+        if let Some(watched) = world.services.get_mut(service) {
+            let spec = Arc::clone(&watched.spec);
+            watched.signs.amend(&spec, observation);
+        }
+        let is_down = observation.raw_status().is_down();
+        let look = |name: &ServiceName| world.services.get(name).map(Watched::as_need);
+        if let Outcome::Failed(failure) = &mut observation.outcome
+            && is_down
+            && let Some(blocker) = needs::blocker(service, &look)
+        {
+            *failure = signs::blocked(failure, &blocker);
+        }
+    }
+
+    /// Has others asked that can say whose failure this is, before it counts as an outage: what
+    /// the service depends on at its first failure, hosts elsewhere at its second.
+    fn follow_up(&self, service: &ServiceName, failures: u32) {
+        match failures {
+            1 => self.ask_needs(service),
+            2 => self.ask_witnesses(service),
+            _ => {}
+        }
+    }
+
+    /// Asks now what this service depends on, down to the last.
+    pub(crate) fn ask_needs(&self, service: &ServiceName) {
+        let world = self.shared.read();
+        let look = |name: &ServiceName| world.services.get(name).map(Watched::as_need);
+        for name in needs::all_of(service, &look) {
+            if let Some(reins) = world.services.get(&name).and_then(Watched::reins) {
+                reins.recheck(Duration::ZERO);
+            }
+        }
     }
 
     /// Tells whoever listens, if anybody does.
@@ -104,6 +179,7 @@ impl Engine {
         let changed = std::mem::take(&mut self.host_dirty);
         let host = host.as_ref().map(|host| (&host.metrics, changed));
         let judged = self.judge.run(services, host, now);
+        let judged = judged.and(self.judge.run_facts(facts::of(&world, &self.network), now));
         world.report.rule_failures_total += judged.rule_failures;
         for event in judged.events {
             match &event {
@@ -216,7 +292,7 @@ impl Engine {
         if self.first_round == FirstRound::Asking
             && handed_on
             && self.host_awaited_until.is_none_or(|until| Instant::now() >= until)
-            && self.shared.read().services.values().all(|watched| watched.checked)
+            && self.shared.read().services.values().all(Watched::was_asked)
         {
             let is_writing = self.writing.is_some() && self.store_works;
             self.first_round.judged(self.commits_sent, is_writing);

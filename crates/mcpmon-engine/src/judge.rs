@@ -1,21 +1,27 @@
 //! Rules run here: for what changed, and for what is due although nothing changed (a condition
 //! that has held for long enough, a reminder).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mcpmon_alert::{AlertManager, Evaluated, Routing, RuleSet, ServiceView};
-use mcpmon_core::alert::AlertState;
+use mcpmon_core::alert::{Acknowledgement, Alert, AlertState, Silence};
 use mcpmon_core::monitor::MonitorEvent;
+use mcpmon_core::rule::MonitorFact;
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::store::Transition;
 use mcpmon_core::window::DEFAULT_WINDOW;
 use mcpmon_core::{Rule, Settings, SystemMetrics, Timestamp};
 
 use crate::builder::StartError;
+use crate::facts::Fact;
+use crate::needs;
 use crate::panic::Guarded;
 use crate::world::Watched;
+
+/// Attempts over which changes of the raw result are counted.
+const ATTEMPTS: usize = 20;
 
 /// The alert manager, and when it wants to be asked.
 pub(crate) struct Judge {
@@ -23,7 +29,11 @@ pub(crate) struct Judge {
     /// Rules given by the program, which no reload takes away.
     own_rules: Vec<Arc<dyn Rule>>,
     builtin: bool,
+    /// Calls that take longer are slow.
+    slow_call: Duration,
     due: HashMap<ServiceName, Timestamp>,
+    /// What was last judged of the monitor itself, and when it is due again.
+    facts: BTreeMap<(&'static str, String), (MonitorFact, Option<Timestamp>)>,
     host_due: Option<Timestamp>,
 }
 
@@ -36,6 +46,14 @@ pub(crate) struct Judged {
 }
 
 impl Judged {
+    /// Both.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.events.extend(other.events);
+        self.rule_failures += other.rule_failures;
+        self.transition = merged(self.transition.take(), other.transition);
+        self
+    }
+
     fn add(&mut self, evaluated: Evaluated) {
         self.events.extend(evaluated.events);
         self.rule_failures += evaluated.rule_errors.len() as u64;
@@ -54,6 +72,20 @@ fn merged(first: Option<Transition>, second: Option<Transition>) -> Option<Trans
         }
         (first, second) => first.or(second),
     }
+}
+
+/// The services of which something they depend on is down.
+fn blocked(services: &BTreeMap<ServiceName, Watched>) -> BTreeSet<ServiceName> {
+    let look = |name: &ServiceName| services.get(name).map(Watched::as_need);
+    let dependent = services.iter().filter(|(_, watched)| !watched.spec.depends_on.is_empty());
+    dependent
+        .filter(|(name, _)| needs::blocker(name, &look).is_some())
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
 }
 
 /// A transition, unless it changes nothing.
@@ -77,7 +109,9 @@ impl Judge {
             manager: AlertManager::with_config(settings.alert_config()),
             own_rules: own_rules.into_iter().map(guarded).collect(),
             builtin,
+            slow_call: settings.tool_monitoring.slow_call_threshold,
             due: HashMap::new(),
+            facts: BTreeMap::new(),
             host_due: None,
         };
         judge.reconfigure(settings, handlers, Timestamp::default())?;
@@ -100,6 +134,7 @@ impl Judge {
             rules.extend(set);
         }
         rules.extend(self.own_rules.iter().cloned());
+        self.slow_call = settings.tool_monitoring.slow_call_threshold;
         self.manager.set_config(settings.alert_config());
         self.manager.set_routing(Routing::new(settings.routes.clone(), handlers));
         Ok(worth_recording(self.manager.set_rules(rules, now)))
@@ -130,7 +165,12 @@ impl Judge {
         now: Timestamp,
     ) -> Judged {
         let mut judged = Judged::default();
+        let blocked = blocked(services);
         for (name, watched) in services {
+            // What was not looked at lately says nothing, and a reminder of it would lie.
+            if watched.awaits_recheck {
+                continue;
+            }
             let due = self.due.get(name).is_some_and(|due| *due <= now);
             if !std::mem::take(&mut watched.dirty) && !due {
                 continue;
@@ -139,20 +179,57 @@ impl Judge {
                 labels: &watched.spec.labels,
                 limits: Some(&watched.spec.limits),
                 failure: watched.state.failure.as_ref(),
+                findings: &watched.state.findings,
+                result_changes: watched.window.result_changes(ATTEMPTS),
+                since: Some(watched.state.since),
+                suppressed: blocked.contains(name),
+                ..ServiceView::default()
             };
             let metrics = |span| watched.metrics(span, now);
             let evaluated = self.manager.evaluate_service(name, view, metrics, now);
-            match evaluated.next_due {
+            let mut next_due = evaluated.next_due;
+            judged.add(evaluated);
+            for (tool, window) in &watched.tools {
+                let metrics = |span| window.metrics((name, tool), self.slow_call, span, now);
+                let evaluated = self.manager.evaluate_tool(name, tool, view, metrics, now);
+                next_due = earlier(next_due, evaluated.next_due);
+                judged.add(evaluated);
+            }
+            match next_due {
                 Some(due) => drop(self.due.insert(name.clone(), due)),
                 None => drop(self.due.remove(name)),
             }
-            judged.add(evaluated);
         }
         let host_due = self.host_due.is_some_and(|due| due <= now);
         if let Some((metrics, _)) = host.filter(|(_, changed)| *changed || host_due) {
             let evaluated = self.manager.evaluate_host(metrics, now);
             self.host_due = evaluated.next_due;
             judged.add(evaluated);
+        }
+        judged
+    }
+
+    /// Judges what the monitor knows of itself, where that changed or is due. What is known no
+    /// longer (a dependency that nothing needs any more) is over.
+    pub(crate) fn run_facts(&mut self, facts: Vec<Fact>, now: Timestamp) -> Judged {
+        let mut judged = Judged::default();
+        let mut gone = std::mem::take(&mut self.facts);
+        for (rule, fact) in facts {
+            let key = (rule, fact.subject.clone());
+            let due = match gone.remove(&key) {
+                Some((known, due)) if known == fact && due.is_none_or(|due| due > now) => due,
+                _ => {
+                    let evaluated = self.manager.evaluate_fact(rule, &fact, now);
+                    let due = evaluated.next_due;
+                    judged.add(evaluated);
+                    due
+                }
+            };
+            self.facts.insert(key, (fact, due));
+        }
+        for ((rule, _), (known, _)) in gone {
+            let over = MonitorFact { failing: Some(false), ..known };
+            judged.add(self.manager.evaluate_fact(rule, &over, now));
         }
         judged
     }
@@ -168,6 +245,34 @@ impl Judge {
     pub(crate) fn remove_rule(&mut self, name: &str, now: Timestamp) -> Option<Transition> {
         self.own_rules.retain(|known| known.name() != name);
         self.manager.remove_rule(name, now)
+    }
+
+    /// Takes up the silences that were stored.
+    pub(crate) fn set_silences(&mut self, silences: Vec<Silence>) {
+        self.manager.set_silences(silences);
+    }
+
+    /// Adds a silence, or exchanges the one of its id; those that have ended are forgotten.
+    pub(crate) fn silence(&mut self, silence: Silence, now: Timestamp) {
+        let mut silences = self.manager.silences().to_vec();
+        silences.retain(|known| known.id != silence.id && known.ends_at > now);
+        silences.push(silence);
+        self.manager.set_silences(silences);
+    }
+
+    /// Somebody takes an open alert on; `None` if there is no such alert.
+    pub(crate) fn acknowledge(
+        &mut self,
+        alert: &str,
+        acknowledgement: Acknowledgement,
+        now: Timestamp,
+    ) -> Option<Transition> {
+        self.manager.acknowledge(alert, acknowledgement, now)
+    }
+
+    /// Alerts this handler was told of that still fire.
+    pub(crate) fn open_for(&self, handler: &str) -> Vec<Alert> {
+        self.manager.open_for(handler)
     }
 
     pub(crate) fn add_handler(&mut self, name: &str) {

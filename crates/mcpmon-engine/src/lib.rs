@@ -6,21 +6,35 @@
 
 mod buffer;
 mod builder;
+mod bundle;
 mod deliver;
+mod drift;
+mod facts;
+mod gaps;
 mod handle;
 mod handover;
 mod intake;
 mod judge;
+mod lag;
+mod lives;
+mod maintain;
 mod memory;
+mod needs;
+mod network;
 mod orders;
 mod outbox;
 mod panic;
+mod pools;
+mod pulse;
 mod retry;
 mod round;
 mod run;
 mod schedule;
+mod signs;
+mod startup;
 mod turns;
 mod upkeep;
+mod usage;
 mod watcher;
 mod world;
 

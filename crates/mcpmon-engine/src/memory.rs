@@ -179,6 +179,7 @@ impl SampleStore for MemoryStore {
                 restarts: 0,
                 available_since: None,
                 watched: true,
+                check_interval_ms: None,
             }),
             status: known.status,
             since: known.since,
@@ -220,8 +221,10 @@ impl SampleStore for MemoryStore {
             rows += drop_older(&mut inner.checks, before, |check| check.at);
             rows += drop_older(&mut inner.host, before, |sample| sample.at);
         }
-        if let Some(before) = plan.incidents_before {
+        if let Some(before) = plan.quarters_before {
             rows += drop_older(&mut inner.changes, before, |change| change.at);
+        }
+        if let Some(before) = plan.incidents_before {
             let kept = inner.alerts.len();
             inner.alerts.retain(|alert| alert.resolved_at.is_none_or(|at| at >= before));
             rows += (kept - inner.alerts.len()) as u64;

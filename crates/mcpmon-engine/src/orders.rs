@@ -5,18 +5,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcpmon_core::alert::{Acknowledgement, AlertPhase, Silence};
 use mcpmon_core::monitor::{CommandError, MonitorCommand, MonitorEvent};
-use mcpmon_core::service::{ServiceLimits, ServiceName, ServiceSpec, Transport};
-use mcpmon_core::store::{Retention, Transition};
+use mcpmon_core::service::{ServiceLimits, ServiceName, ServiceSpec, Transport, WatchMode};
+use mcpmon_core::store::{AlertRecord, Retention, Transition};
 use mcpmon_core::{Handler, Question, Status, Timestamp};
 
 use crate::builder::{StartError, check_names};
 use crate::handle::{Change, Request};
 use crate::judge::worth_recording;
+use crate::maintain::Windows;
 use crate::run::Engine;
 use crate::schedule::Schedule;
 use crate::watcher::{Assignment, Watcher};
-use crate::world::Watched;
+use crate::world::{Answered, Watched};
 
 impl Engine {
     /// Starts asking a service, or gives it the status it rests in. Alerts of one that is paused
@@ -34,11 +36,18 @@ impl Engine {
             Some((Status::Paused, None))
         };
         if let Some((status, failure)) = resting {
-            watched.checked = true;
+            watched.answered = Answered::RESTS;
+            watched.awaits_recheck = false;
+            self.network.forget(&name);
+            if watched.spec.mode == WatchMode::Passive {
+                tracing::info!(service = %name, "Passive: never asked, only seen through the tap");
+            }
             let change = watched.state.set(&name, status, failure, now);
             self.note_change(change);
             self.buffer.batch.facts.extend(watched.changed_facts());
-            return (status == Status::Paused).then(|| self.judge.forget(&name, now)).flatten();
+            // What a maintenance window pauses is asked again, and then says itself what is over.
+            let forgotten = status == Status::Paused && !watched.maintained;
+            return forgotten.then(|| self.judge.forget(&name, now)).flatten();
         }
         let stdio = matches!(watched.spec.transport, Transport::Stdio(_));
         if !watched.state.seen || watched.state.status == Status::Paused {
@@ -48,10 +57,12 @@ impl Engine {
         }
         // Whoever reads the store before the first check has ended sees a whole service.
         self.buffer.batch.facts.extend(watched.changed_facts());
+        self.network.watch(&watched.spec);
         let (watcher, reins) = Watcher::new(Assignment {
             spec: Arc::clone(&watched.spec),
             generation: watched.generation,
             spread,
+            starts: watched.starts.clone(),
             factory: Arc::clone(&self.factory),
             clock: Arc::clone(&self.shared.clock),
             pools: self.pools.clone(),
@@ -64,7 +75,7 @@ impl Engine {
     }
 
     /// Stops asking a service; its session ends by itself.
-    fn dismiss(&mut self, watched: &mut Watched) {
+    pub(crate) fn dismiss(&mut self, watched: &mut Watched) {
         if let Some(reins) = watched.reins.take() {
             self.leaving_watchers.note(watched.spec.name.clone(), reins.dismiss());
         }
@@ -131,12 +142,38 @@ impl Engine {
                 self.replace_service(spec, Duration::ZERO);
                 Ok(())
             }
-            MonitorCommand::Silence(_) => Err(CommandError::Unsupported("silence alerts")),
-            MonitorCommand::Acknowledge { .. } => {
-                Err(CommandError::Unsupported("acknowledge alerts"))
+            MonitorCommand::Silence(silence) => {
+                self.keep_silence(silence.clone());
+                self.judge.silence(silence, self.shared.clock.now());
+                self.rules_changed();
+                Ok(())
+            }
+            MonitorCommand::Acknowledge { alert, by, comment } => {
+                let at = self.shared.clock.now();
+                let acknowledgement = Acknowledgement { by, comment, at };
+                let transition = self.judge.acknowledge(&alert, acknowledgement, at);
+                let transition = transition.ok_or(CommandError::NoSuchAlert(alert))?;
+                for known in &transition.alerts {
+                    let record =
+                        AlertRecord { alert: known.clone(), state: AlertPhase::Acknowledged };
+                    self.shared.write().note_alert(record);
+                }
+                self.record(Some(transition));
+                Ok(())
             }
             _ => Err(CommandError::Unsupported("carry out this command")),
         }
+    }
+
+    /// Has a silence written, so that it holds after a restart too. It holds at once, whether or
+    /// not that works.
+    fn keep_silence(&self, silence: Silence) {
+        let store = Arc::clone(&self.shared.store);
+        tokio::spawn(async move {
+            if let Err(error) = store.put_silence(&silence).await {
+                tracing::warn!(%error, id = %silence.id, "Silence could not be kept; it ends with this run");
+            }
+        });
     }
 
     pub(crate) fn ask_now(
@@ -174,6 +211,7 @@ impl Engine {
             return Err(CommandError::NoSuchService(name.clone()));
         };
         self.dismiss(&mut watched);
+        self.network.forget(name);
         if let Some(mut facts) = watched.facts {
             facts.watched = false;
             self.buffer.batch.facts.push(facts);
@@ -192,6 +230,7 @@ impl Engine {
         let ended = self.judge.reconfigure(&change.settings, &handlers, now)?;
         self.record_ended(ended);
         self.settings = change.settings;
+        self.windows = Windows::new(&self.settings);
         self.buffer.set_limit(self.settings.data_collection.metrics_buffer_size);
         self.host_enabled.send_replace(self.settings.performance_enabled());
         self.retention.send_replace(Retention::from_settings(&self.settings));
@@ -272,6 +311,9 @@ impl Engine {
             .entry(spec.name.clone())
             .or_insert_with(|| Watched::new(Arc::clone(&spec), generation, reach, now));
         self.dismiss(watched);
+        if watched.spec.transport != spec.transport {
+            watched.signs.let_in = false;
+        }
         watched.spec = spec;
         watched.generation = generation;
         watched.dirty = true;
@@ -296,10 +338,10 @@ impl Engine {
 fn same_session(old: &ServiceSpec, new: &ServiceSpec) -> bool {
     let mut alike = new.clone();
     alike.labels.clone_from(&old.labels);
-    alike.depends_on.clone_from(&old.depends_on);
     alike.remediation.clone_from(&old.remediation);
     alike.origin.clone_from(&old.origin);
     alike.limits = ServiceLimits {
+        call_timeout: new.limits.call_timeout,
         connection_timeout: new.limits.connection_timeout,
         max_body: new.limits.max_body,
         response_time_threshold: new.limits.response_time_threshold,

@@ -1,17 +1,20 @@
 //! The loop: one task that holds all state and takes events one after the other.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use mcpmon_core::contract::MonitorReport;
 use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::service::{ServiceName, ServiceSpec};
+use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
     AlertQuery, Batch, RecordQuery, Retention, Store, StoreError, Transition,
 };
 use mcpmon_core::window::RING_SPAN;
-use mcpmon_core::{Handler, ProbeFactory, Settings, SystemMetrics};
+use mcpmon_core::{Handler, ProbeFactory, Settings};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -22,11 +25,16 @@ use crate::deliver::{Deliverer, Feeder};
 use crate::handle::{Request, RunningMonitor, Shared};
 use crate::handover::Departures;
 use crate::judge::Judge;
+use crate::lag::Lags;
+use crate::maintain::Windows;
+use crate::network::Network;
 use crate::outbox::Outbox;
+use crate::pools::Pools;
+use crate::pulse::{Pulse, is_gap};
 use crate::round::FirstRound;
 use crate::schedule::Schedule;
-use crate::upkeep;
-use crate::watcher::{Observed, Pools};
+use crate::upkeep::{self, HostNews};
+use crate::watcher::Observed;
 use crate::world::{Watched, World};
 
 /// Rules run, and a batch is written, this often.
@@ -49,7 +57,7 @@ const REPORT_BACKLOG: usize = 1_024;
 /// Everything that reaches the loop.
 enum Event {
     Observed(Box<Observed>),
-    Measured(SystemMetrics),
+    Host(HostNews),
     Request(Request),
     Written(Batch, Result<(), StoreError>),
     Committed(Result<(), StoreError>),
@@ -67,10 +75,14 @@ pub(crate) struct Engine {
     pub(crate) shared: Arc<Shared>,
     pub(crate) events: broadcast::Sender<MonitorEvent>,
     pub(crate) settings: Settings,
+    pub(crate) windows: Windows,
     pub(crate) factory: Arc<dyn ProbeFactory>,
     pub(crate) judge: Judge,
     pub(crate) buffer: SampleBuffer,
     pub(crate) pools: Pools,
+    pub(crate) pulse: Pulse,
+    pub(crate) network: Network,
+    pub(crate) lags: Lags,
     pub(crate) generation: u64,
     pub(crate) reports: mpsc::Sender<Observed>,
     pub(crate) watchers: JoinSet<()>,
@@ -114,6 +126,7 @@ pub(crate) async fn start(
     let now = parts.clock.now();
     let is_watched = |name: &ServiceName| parts.services.iter().any(|spec| spec.name == *name);
     let ended = judge.restore(store.states().await?, is_watched, now);
+    judge.set_silences(store.silences(now).await?);
     let (events, _) = broadcast::channel(EVENT_BACKLOG);
     let report = MonitorReport {
         running: true,
@@ -129,6 +142,7 @@ pub(crate) async fn start(
         events: events.downgrade(),
         clock: Arc::clone(&parts.clock),
         store: Arc::clone(&store),
+        set_back_millis: AtomicI64::new(0),
     });
 
     let (requests, request_queue) = mpsc::unbounded_channel();
@@ -158,6 +172,10 @@ pub(crate) async fn start(
         events,
         buffer: SampleBuffer::new(parts.settings.data_collection.metrics_buffer_size),
         pools: Pools::new(),
+        pulse: Pulse::new(Instant::now().into_std(), now),
+        network: Network::default(),
+        lags: Lags::new(Instant::now().into_std()),
+        windows: Windows::new(&parts.settings),
         settings: parts.settings,
         factory,
         judge,
@@ -191,6 +209,16 @@ pub(crate) async fn start(
     let task =
         tokio::spawn(engine.run(report_queue, sample_queue, request_queue, upkeep, committer));
     Ok(RunningMonitor { shared, requests, first_round, task: Some(task) })
+}
+
+/// A service that was left alone for longer than any timetable would leave it, because no monitor
+/// ran, is `unknown` from its last check on.
+fn interrupted(watched: &mut Watched, now: mcpmon_core::Timestamp) -> Option<StatusChange> {
+    let last = watched.window.last_check().or(watched.stored_check)?;
+    let limits = &watched.spec.limits;
+    let is_asked = watched.resting().is_none();
+    let is_left = is_gap(now.since(last), limits.check_interval, limits.health_check_timeout);
+    (is_asked && is_left).then(|| watched.interrupt(None, last)).flatten()
 }
 
 /// Writes transitions in order, at once.
@@ -229,10 +257,14 @@ impl Engine {
             let spec = Arc::new(spec);
             self.generation += 1;
             let mut one = Watched::new(Arc::clone(&spec), self.generation, self.judge.reach(), now);
+            one.maintained = self.windows.holds(&spec, now);
             if let Some(known) = stored.remove(&spec.name) {
                 one.restore(&known);
             }
-            one.lists_hash = store.lists(&spec.name).await?.map(|record| record.lists.hash);
+            if let Some(record) = store.lists(&spec.name).await? {
+                let findings = one.state.findings.clone();
+                one.signs.drift.restore(&record.lists, &findings);
+            }
             watched.insert(spec.name.clone(), one);
         }
         // What is watched no longer stays in the history, marked so.
@@ -256,6 +288,8 @@ impl Engine {
             }
         }
         for (name, mut one) in watched {
+            let change = interrupted(&mut one, now);
+            self.note_change(change);
             let ended = self.wake(&mut one, spread, now);
             self.record_ended(ended);
             self.shared.write().services.insert(name, one);
@@ -267,6 +301,10 @@ impl Engine {
     pub(crate) fn feed(&mut self, handler: Arc<dyn Handler>) {
         let name = handler.name().to_owned();
         self.stop_feeding(&name);
+        let open = self.judge.open_for(&name);
+        if std::panic::catch_unwind(AssertUnwindSafe(|| handler.resume(&open))).is_err() {
+            tracing::error!(handler = %name, "Handler panicked taking up open alerts");
+        }
         let (deliverer, feeder) = Deliverer::new(
             handler,
             Arc::clone(&self.outbox),
@@ -291,7 +329,7 @@ impl Engine {
     async fn run(
         mut self,
         mut reports: mpsc::Receiver<Observed>,
-        mut samples: mpsc::Receiver<SystemMetrics>,
+        mut samples: mpsc::Receiver<HostNews>,
         mut requests: mpsc::UnboundedReceiver<Request>,
         upkeep: JoinSet<()>,
         committer: JoinHandle<()>,
@@ -311,7 +349,7 @@ impl Engine {
                 Some(result) = self.committed.recv() => Event::Committed(result),
                 Some(observed) = reports.recv() => Event::Observed(Box::new(observed)),
                 sample = samples.recv(), if samples_open => match sample {
-                    Some(sample) => Event::Measured(sample),
+                    Some(news) => Event::Host(news),
                     None => {
                         samples_open = false;
                         continue;
@@ -320,6 +358,7 @@ impl Engine {
                 Some(_) = self.watchers.join_next() => continue,
                 Some(_) = self.deliverers.join_next() => continue,
             };
+            self.see_time();
             self.take(event);
         }
         self.stop(reports, upkeep, committer).await;
@@ -328,7 +367,8 @@ impl Engine {
     fn take(&mut self, event: Event) {
         match event {
             Event::Observed(observed) => self.observed(*observed),
-            Event::Measured(metrics) => self.measured(metrics),
+            Event::Host(HostNews::Measured(metrics)) => self.measured(*metrics),
+            Event::Host(HostNews::WayOut(known)) => self.told_of_network(known),
             Event::Request(request) => self.request(request),
             Event::Written(batch, result) => self.written(batch, result),
             Event::Committed(result) => {
@@ -339,10 +379,12 @@ impl Engine {
                 self.see_first_round();
             }
             Event::Tick => {
+                self.see_maintenance();
                 self.judge_services();
                 self.write();
                 self.see_recovery();
                 self.see_round_judged();
+                self.shared.write().report.start_lag = self.lags.report();
             }
         }
     }

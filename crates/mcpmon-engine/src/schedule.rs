@@ -2,12 +2,18 @@
 //!
 //! Checks run start to start on a monotonic clock; what was missed is skipped, never caught up
 //! with. Every service has a phase of its own, so that a thousand of them do not ask at once.
+//! Configured calls follow a good health check, since of a service that is not well they would only
+//! say the same again; what it depends on is looked at whether it is well or not.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use mcpmon_core::service::{ServiceLimits, ServiceName};
-use mcpmon_core::{Observation, Question};
+use mcpmon_core::service::{ServiceLimits, ServiceSpec};
+use mcpmon_core::{Observation, Question, Transport};
+
+use crate::lives::Lives;
+use crate::needs;
+use crate::startup::StartTimes;
 
 /// Time from a failed attempt to the next: at once, after 2 s, after 5 s more.
 const RECHECK_AFTER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
@@ -16,7 +22,7 @@ const START_SPACING: Duration = Duration::from_millis(25);
 /// A check begins up to this share of its interval early or late.
 const JITTER_SHARE: f64 = 0.015;
 /// However hopeless a service is, it is tried this often.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
 /// However long a server asks to be left alone, it is asked this often.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 /// However long its lists are said to stay good, they are not believed for longer.
@@ -35,6 +41,31 @@ pub(crate) struct Due {
     pub(crate) question: Question,
 }
 
+/// A question that is asked once with each round of health checks, right after it.
+#[derive(Debug, Clone, Copy)]
+struct Beside {
+    /// Whether there is anything to ask.
+    wanted: bool,
+    due: bool,
+}
+
+impl Beside {
+    const fn new(wanted: bool) -> Self {
+        Self { wanted, due: wanted }
+    }
+}
+
+/// What an answer means beside its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Noted {
+    /// The process is not to be trusted yet.
+    pub(crate) unproven: bool,
+    /// Rounds of the timetable that were skipped because this one took so long.
+    pub(crate) missed: u32,
+    /// The server had asked to be left alone for so long before this check, and was.
+    pub(crate) waited: Option<Duration>,
+}
+
 /// The timetable of one service.
 #[derive(Debug, Clone)]
 pub(crate) struct Schedule {
@@ -42,6 +73,14 @@ pub(crate) struct Schedule {
     /// Whether asking means starting a process, so that hopeless ones are asked less.
     spawns: bool,
     seed: u64,
+    starts: StartTimes,
+    lives: Lives,
+    /// Starts in a row that failed.
+    failed_starts: u32,
+    /// No process is started before this.
+    start_not_before: Option<Instant>,
+    calls: Beside,
+    needs: Beside,
     /// The unjittered due time of the next health check.
     health: Instant,
     list: Instant,
@@ -54,6 +93,8 @@ pub(crate) struct Schedule {
     last_wake: Option<Instant>,
     wake_pause: Duration,
     not_before: Option<Instant>,
+    /// How long the server asked to be left alone.
+    retry_after: Option<Duration>,
     /// When the last answer was there: nothing can be due while another question is open.
     free_since: Instant,
     failures: u32,
@@ -63,20 +104,25 @@ pub(crate) struct Schedule {
 impl Schedule {
     /// A timetable that begins at `start`, or up to `spread` later.
     pub(crate) fn new(
-        service: &ServiceName,
-        limits: &ServiceLimits,
-        spawns: bool,
+        spec: &ServiceSpec,
+        starts: StartTimes,
         start: Instant,
         spread: Duration,
     ) -> Self {
         let mut hasher = DefaultHasher::new();
-        service.hash(&mut hasher);
+        spec.name.hash(&mut hasher);
         let seed = hasher.finish();
         let first = start + spread.min(INTERVALS.1).mul_f64(share(seed, 0));
         Self {
-            limits: within_bounds(limits),
-            spawns,
+            limits: within_bounds(&spec.limits),
+            spawns: matches!(spec.transport, Transport::Stdio(_)),
             seed,
+            starts,
+            lives: Lives::default(),
+            failed_starts: 0,
+            start_not_before: None,
+            calls: Beside::new(!spec.functional.is_empty()),
+            needs: Beside::new(needs::want_a_look(&spec.depends_on)),
             health: first,
             list: first,
             heartbeat: None,
@@ -86,10 +132,27 @@ impl Schedule {
             last_wake: None,
             wake_pause: WAKE_PAUSE,
             not_before: None,
+            retry_after: None,
             free_since: start,
             failures: 0,
             rounds: 0,
         }
+    }
+
+    /// How long a process that is started now may take to its first answer.
+    pub(crate) fn grace(&self) -> Duration {
+        self.starts.grace(&self.limits)
+    }
+
+    /// Whether the last check found it failing.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Nothing that was known holds any longer: it is asked again within `spread`.
+    pub(crate) fn recheck_within(&mut self, spread: Duration, now: Instant) {
+        let at = now + spread.min(INTERVALS.1).mul_f64(share(self.seed, self.rounds));
+        self.recheck = Some(self.recheck.map_or(at, |recheck| recheck.min(at)));
     }
 
     /// Over which span the starts of `count` services are spread.
@@ -165,6 +228,17 @@ impl Schedule {
         if let Some(wake) = self.wake.filter(|wake| *wake <= due.at) {
             due = Due { at: wake, question: Question::List };
         }
+        if let Some(start) = self.start_not_before {
+            due.at = due.at.max(start);
+        }
+        let (is_asked, is_well) = (self.rounds > 0, self.failures == 0);
+        if due.at > self.free_since {
+            if self.needs.due && is_asked {
+                due = Due { at: self.free_since, question: Question::Dependency };
+            } else if self.calls.due && is_asked && is_well {
+                due = Due { at: self.free_since, question: Question::Functional };
+            }
+        }
         due.at = due.at.max(self.free_since);
         if let Some(not_before) = self.not_before {
             due.at = due.at.max(not_before);
@@ -179,20 +253,37 @@ impl Schedule {
         observation: &Observation,
         started: Instant,
         ended: Instant,
-    ) {
+    ) -> Noted {
         self.wanted.retain(|wanted| *wanted != question);
+        self.free_since = ended;
+        if question == Question::Dependency {
+            // Asked by another way than the service itself, of which it says nothing.
+            self.needs.due = false;
+            return Noted { unproven: self.lives.is_unproven(), ..Noted::default() };
+        }
         if question == Question::List {
             self.wake = None;
         }
-        self.free_since = ended;
-        self.recheck = None;
+        let is_due_again = |at: Option<Instant>| at.is_none_or(|at| at <= ended);
+        if question != Question::Functional || is_due_again(self.recheck) {
+            self.recheck = None;
+        }
         self.rounds += 1;
         let status = observation.raw_status();
-        let failed = mcpmon_core::window::is_failed(status);
+        let of_service = observation.failure().is_none_or(|found| !found.code.is_of_function());
+        let failed = of_service && mcpmon_core::window::is_failed(status);
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
-        self.not_before = observation.retry_after.map(|wait| ended + wait.min(LONGEST_RETRY_AFTER));
-        if question != Question::Heartbeat {
-            self.advance_health(started, ended);
+        // Whether it is down because of another is known before it counts as down.
+        self.needs.due |= self.needs.wanted && self.failures == 1;
+        let obeyed = self.not_before.take().is_some_and(|until| until <= started);
+        let waited = self.retry_after.take().filter(|_| obeyed);
+        self.retry_after = observation.retry_after.map(|wait| wait.min(LONGEST_RETRY_AFTER));
+        self.not_before = self.retry_after.map(|wait| ended + wait);
+        let mut missed = 0;
+        match question {
+            Question::Functional => self.calls.due = false,
+            Question::Heartbeat => {}
+            _ => missed = self.advance_health(started, ended),
         }
         if question == Question::List && !failed {
             let ttl = observation.list_ttl.unwrap_or_default().min(LONGEST_TTL);
@@ -202,38 +293,60 @@ impl Schedule {
         let beats = self.limits.status_check_interval < self.limits.check_interval;
         self.heartbeat = (holds_session && beats && !failed)
             .then(|| started + self.limits.status_check_interval);
+        if observation.restarted {
+            self.starts.observe(observation);
+            self.failed_starts =
+                if failed && !holds_session { self.failed_starts.saturating_add(1) } else { 0 };
+        }
+        let died_young = self.lives.observe(observation, self.limits.check_interval, ended);
         if failed {
             self.after_failure(ended);
         }
+        if self.spawns && (failed || died_young) {
+            self.space_starts(ended);
+        }
+        // Rounds it is left alone in are none that were missed.
+        let left_alone = self.start_not_before.max(self.not_before);
+        self.health = left_alone.map_or(self.health, |until| self.health.max(until));
+        Noted { unproven: self.lives.is_unproven(), missed, waited }
     }
 
-    /// The next round of the timetable after `ended`; rounds that were missed are skipped.
-    fn advance_health(&mut self, started: Instant, ended: Instant) {
+    /// The next round of the timetable after `ended`; says how many were missed and are skipped.
+    fn advance_health(&mut self, started: Instant, ended: Instant) -> u32 {
         let interval = self.limits.check_interval;
         // Asked for, or a re-check: the timetable stays as it is. What began a little early by its
         // jitter was the timetable's own.
         if started + interval.mul_f64(JITTER_SHARE) < self.health && ended < self.health {
-            return;
+            return 0;
         }
         let behind = ended.saturating_duration_since(self.health).as_nanos();
-        let rounds = behind / interval.as_nanos().max(1) + 1;
-        self.health += interval * u32::try_from(rounds).unwrap_or(u32::MAX);
+        let missed = behind / interval.as_nanos().max(1);
+        let missed = u32::try_from(missed).unwrap_or(u32::MAX - 1);
+        self.health += interval * (missed + 1);
+        self.calls.due = self.calls.wanted;
+        self.needs.due = self.needs.wanted;
+        missed
     }
 
     fn after_failure(&mut self, ended: Instant) {
         if self.failures < self.limits.health_check_retries {
             let step = (self.failures as usize - 1).min(RECHECK_AFTER.len() - 1);
             self.recheck = Some(ended + RECHECK_AFTER[step]);
+        }
+    }
+
+    /// What cannot start, or does not live, is started less and less often: each attempt costs the
+    /// machine a second of CPU.
+    fn space_starts(&mut self, ended: Instant) {
+        let hopeless = self.failed_starts.saturating_sub(self.limits.max_consecutive_failures);
+        let steps = hopeless.max(self.lives.habit()).min(10);
+        if steps == 0 {
             return;
         }
-        let hopeless = self.failures.saturating_sub(self.limits.max_consecutive_failures);
-        if self.spawns && hopeless > 0 {
-            let factor = 1_u32 << hopeless.min(6);
-            let pause = (self.limits.check_interval * factor).min(LONGEST_BACKOFF);
-            let pause = pause.max(self.limits.check_interval);
-            self.health =
-                self.health.max(ended + pause.mul_f64(0.9 + 0.2 * share(self.seed, self.rounds)));
-        }
+        let interval = self.limits.check_interval;
+        let pause = interval.saturating_mul(1 << steps).min(LONGEST_BACKOFF).max(interval);
+        let jittered = pause.mul_f64(0.9 + 0.2 * share(self.seed, self.rounds));
+        self.start_not_before = Some(ended + jittered);
     }
 }
 
@@ -255,217 +368,4 @@ fn share(seed: u64, round: u64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use mcpmon_core::{Failure, FailureCode, Phase};
-
-    fn limits() -> ServiceLimits {
-        ServiceLimits::default()
-    }
-
-    fn refused() -> Observation {
-        Observation::failed(Failure::new(FailureCode::ConnectionRefused, Phase::Connect, "no"))
-    }
-
-    fn held() -> Observation {
-        let mut observation = Observation::answered();
-        observation.active_connections = Some(1);
-        observation
-    }
-
-    /// Runs a service for `seconds`, each check taking 100 ms, and gives second and question of
-    /// each (`L`ist, `h`ealth, `.` heartbeat).
-    fn run(
-        seconds: u64,
-        spawns: bool,
-        mut answer: impl FnMut(u64) -> Observation,
-    ) -> Vec<(u64, char)> {
-        let start = tokio::time::Instant::now().into_std();
-        let name = ServiceName::from("s");
-        let mut schedule = Schedule::new(&name, &limits(), spawns, start, Duration::ZERO);
-        let mut now = start;
-        let mut asked = Vec::new();
-        loop {
-            let due = schedule.next(now);
-            now = now.max(due.at);
-            let second = now.duration_since(start).as_secs_f64().round() as u64;
-            if second > seconds {
-                return asked;
-            }
-            let symbol = match due.question {
-                Question::List => 'L',
-                Question::Heartbeat => '.',
-                _ => 'h',
-            };
-            asked.push((second, symbol));
-            let observation = answer(second);
-            let ended = now + Duration::from_millis(100);
-            schedule.answered(due.question, &observation, now, ended);
-            now = ended;
-        }
-    }
-
-    #[test]
-    fn lists_first_then_asks_start_to_start() {
-        let asked = run(95, false, |_| Observation::answered());
-        assert_eq!(asked[0], (0, 'L'));
-        assert_eq!(asked.len(), 4, "{asked:?}");
-        for (round, (second, symbol)) in asked.iter().enumerate().skip(1) {
-            assert!(second.abs_diff(round as u64 * 30) <= 1, "{asked:?}");
-            assert_eq!(*symbol, 'h');
-        }
-    }
-
-    #[test]
-    fn lists_again_after_the_list_interval() {
-        let asked = run(310, false, |_| Observation::answered());
-        assert_eq!(asked.iter().filter(|(_, symbol)| *symbol == 'L').count(), 2, "{asked:?}");
-    }
-
-    #[test]
-    fn a_held_session_has_heartbeats_between() {
-        let asked = run(50, true, |_| held());
-        let symbols: String = asked.iter().map(|(_, symbol)| *symbol).collect();
-        assert_eq!(symbols, "L.h.", "{asked:?}");
-    }
-
-    #[test]
-    fn a_failure_is_asked_again_after_two_and_five_seconds() {
-        let asked =
-            run(25, false, |second| if second == 0 { Observation::answered() } else { refused() });
-        assert_eq!(asked.len(), 1);
-        let asked =
-            run(75, false, |second| if second == 0 { Observation::answered() } else { refused() });
-        let gaps: Vec<u64> = asked.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
-        assert_eq!(&gaps[1..3], [2, 5], "{asked:?}");
-        assert!(gaps[3] > 15, "{asked:?}");
-    }
-
-    #[test]
-    fn what_cannot_start_is_asked_less_and_less() {
-        let asked = run(3_600, true, |_| refused());
-        let http = run(3_600, false, |_| refused());
-        assert!(asked.len() < 25, "{}", asked.len());
-        assert!(http.len() > 110, "{}", http.len());
-        let last = asked[asked.len() - 1].0 - asked[asked.len() - 2].0;
-        assert!((250..=350).contains(&last), "{asked:?}");
-    }
-
-    #[test]
-    fn jitter_neither_doubles_nor_drops_a_round() {
-        let asked = run(30 * 200, false, |_| Observation::answered());
-        assert_eq!(asked.len(), 201, "{asked:?}");
-    }
-
-    #[test]
-    fn missed_rounds_are_skipped() {
-        let start = tokio::time::Instant::now().into_std();
-        let name = ServiceName::from("s");
-        let mut schedule = Schedule::new(&name, &limits(), false, start, Duration::ZERO);
-        let ended = start + Duration::from_secs(100);
-        schedule.answered(Question::List, &Observation::answered(), start, ended);
-        let next = schedule.next(ended).at.duration_since(start).as_secs_f64();
-        assert!((119.0..121.0).contains(&next), "{next}");
-    }
-
-    #[test]
-    fn retry_after_is_obeyed_within_bounds() {
-        let mut limited =
-            Observation::failed(Failure::new(FailureCode::RateLimited, Phase::Handshake, "429"));
-        limited.retry_after = Some(Duration::from_secs(90));
-        let asked = run(200, false, move |_| limited.clone());
-        assert_eq!(
-            asked.iter().map(|(second, _)| *second).take(3).collect::<Vec<_>>(),
-            [0, 90, 180]
-        );
-    }
-
-    #[test]
-    fn signs_are_followed_up_at_once_but_a_storm_of_them_is_not() {
-        let start = tokio::time::Instant::now().into_std();
-        let name = ServiceName::from("s");
-        let mut schedule = Schedule::new(&name, &limits(), true, start, Duration::ZERO);
-        let mut now = start;
-        let mut followed = Vec::new();
-        schedule.answered(Question::List, &held(), now, now);
-        while now < start + Duration::from_secs(100) {
-            schedule.woken(now);
-            let due = schedule.next(now);
-            now = now.max(due.at);
-            if due.question == Question::List {
-                followed.push(now.duration_since(start).as_secs());
-            }
-            schedule.answered(due.question, &held(), now, now);
-        }
-        assert_eq!(followed, [0, 2, 6, 14, 30, 60, 90]);
-        let later = now + Duration::from_secs(3_600);
-        schedule.answered(Question::List, &held(), later, later);
-        schedule.woken(later);
-        assert_eq!(schedule.next(later), Due { at: later, question: Question::List });
-    }
-
-    #[test]
-    fn no_interval_and_no_word_of_a_server_breaks_the_clock() {
-        let start = tokio::time::Instant::now().into_std();
-        let name = ServiceName::from("s");
-        for interval in [Duration::ZERO, Duration::MAX] {
-            let mut limits = limits();
-            limits.check_interval = interval;
-            limits.status_check_interval = interval;
-            limits.list_interval = interval;
-            let mut schedule = Schedule::new(&name, &limits, true, start, interval);
-            let mut now = start;
-            for observation in [held(), refused(), refused(), refused(), refused(), refused()] {
-                let mut observation = observation;
-                observation.list_ttl = Some(Duration::MAX);
-                observation.retry_after = Some(Duration::MAX);
-                schedule.answered(Question::List, &observation, now, now);
-                schedule.woken(now);
-                now = schedule.next(now).at;
-            }
-            schedule.answered(Question::List, &held(), now, now);
-            assert!(schedule.next(now).at > now, "{interval:?}");
-        }
-    }
-
-    #[test]
-    fn nothing_is_due_while_another_question_is_open() {
-        let start = tokio::time::Instant::now().into_std();
-        let name = ServiceName::from("s");
-        let mut schedule = Schedule::new(&name, &limits(), true, start, Duration::ZERO);
-        let ended = start + Duration::from_secs(22);
-        schedule.answered(Question::List, &held(), start, ended);
-        assert_eq!(schedule.next(ended).at, ended);
-    }
-
-    #[test]
-    fn every_question_somebody_wants_is_asked() {
-        let start = tokio::time::Instant::now().into_std();
-        let name = ServiceName::from("s");
-        let mut schedule = Schedule::new(&name, &limits(), false, start, Duration::ZERO);
-        schedule.want(Question::Functional);
-        schedule.want(Question::List);
-        for question in [Question::Functional, Question::List] {
-            assert_eq!(schedule.next(start).question, question);
-            schedule.answered(question, &Observation::answered(), start, start);
-        }
-        assert_eq!(schedule.next(start).question, Question::Health);
-    }
-
-    #[test]
-    fn a_wanted_question_comes_first() {
-        let start = tokio::time::Instant::now().into_std();
-        let name = ServiceName::from("s");
-        let mut schedule = Schedule::new(&name, &limits(), false, start, Duration::from_secs(20));
-        schedule.want(Question::Health);
-        assert_eq!(schedule.next(start), Due { at: start, question: Question::Health });
-    }
-
-    #[test]
-    fn starts_are_spread_but_few_services_do_not_wait() {
-        let interval = Duration::from_secs(30);
-        assert_eq!(Schedule::spread(1, interval), Duration::ZERO);
-        assert!(Schedule::spread(10, interval) < Duration::from_millis(300));
-        assert_eq!(Schedule::spread(10_000, interval), interval);
-    }
-}
+mod tests;

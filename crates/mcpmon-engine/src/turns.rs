@@ -24,10 +24,11 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// Whether no earlier message about the same alerts waits for another attempt.
-    pub(crate) fn is_next(&self, ticket: Ticket, message: &Notification, now: Instant) -> bool {
+    /// Whether no earlier message about the same alerts waits for another attempt, beside those
+    /// that go out with this one.
+    pub(crate) fn is_next(&self, tickets: &[Ticket], message: &Notification, now: Instant) -> bool {
         message.alerts.iter().all(|alert| match self.waiting.get(&alert.id) {
-            Some((first, until)) => *first == ticket || *until <= now,
+            Some((first, until)) => tickets.contains(first) || *until <= now,
             None => true,
         })
     }
@@ -63,15 +64,15 @@ mod tests {
         let begin = about(NotificationKind::Firing);
         let now = Instant::now();
         let mut turns = Turns::default();
-        assert!(turns.is_next(resolved, &end, now));
+        assert!(turns.is_next(&[resolved], &end, now));
         turns.tried(firing, &begin, now);
-        assert!(turns.is_next(firing, &begin, now));
-        assert!(!turns.is_next(resolved, &end, now));
-        assert!(turns.is_next(resolved, &end, now + LOST_AFTER));
+        assert!(turns.is_next(&[firing], &begin, now));
+        assert!(!turns.is_next(&[resolved], &end, now));
+        assert!(turns.is_next(&[resolved], &end, now + LOST_AFTER));
         turns.settled(resolved, &end);
-        assert!(!turns.is_next(resolved, &end, now));
+        assert!(!turns.is_next(&[resolved], &end, now));
         turns.settled(firing, &begin);
-        assert!(turns.is_next(resolved, &end, now));
+        assert!(turns.is_next(&[resolved], &end, now));
         assert!(turns.waiting.is_empty());
     }
 }

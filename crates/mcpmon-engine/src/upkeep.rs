@@ -1,6 +1,7 @@
-//! Slow work beside the loop: old samples are pruned, commands of other processes are taken, the
+//! Slow work beside the loop, none of which ends by a panic of what it calls: old samples are pruned, commands of other processes are taken, the
 //! incident log is paid what it is owed, the machine is measured.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, interval_at};
 
 use crate::handle::Request;
 use crate::outbox::Outbox;
+use crate::panic::unpanicked;
 
 const PRUNE_FIRST: Duration = Duration::from_secs(30);
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
@@ -20,6 +22,7 @@ const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 const PAY_EVERY: Duration = Duration::from_secs(1);
 const LOOK_FOR_COMMANDS: Duration = Duration::from_secs(1);
 const MEASURE_HOST: Duration = Duration::from_secs(15);
+const LOOK_FOR_WAY_OUT: Duration = Duration::from_secs(2);
 
 /// Deletes what is older than retention says, step by step.
 pub(crate) async fn prune(
@@ -36,10 +39,14 @@ pub(crate) async fn prune(
         pause = PRUNE_EVERY;
         let plan = retention.borrow().plan(clock.now());
         loop {
-            match store.prune(&plan).await {
-                Ok(pruned) if pruned.more => tokio::time::sleep(PRUNE_PAUSE).await,
-                Ok(_) => break,
-                Err(error) => {
+            match unpanicked(store.prune(&plan)).await {
+                Some(Ok(pruned)) if pruned.more => tokio::time::sleep(PRUNE_PAUSE).await,
+                Some(Ok(_)) => break,
+                None => {
+                    tracing::error!("Pruning panicked; this is a defect. Trying again later");
+                    break;
+                }
+                Some(Err(error)) => {
                     tracing::warn!(%error, "Old samples could not be pruned; trying again later");
                     break;
                 }
@@ -54,15 +61,16 @@ pub(crate) async fn take_commands(store: Arc<dyn Store>, requests: mpsc::Unbound
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        match store.take().await {
-            Ok(commands) => {
+        match unpanicked(store.take()).await {
+            Some(Ok(commands)) => {
                 for command in commands {
                     if requests.send(Request::Command(command, None)).is_err() {
                         return;
                     }
                 }
             }
-            Err(error) => tracing::debug!(%error, "Commands could not be read"),
+            Some(Err(error)) => tracing::debug!(%error, "Commands could not be read"),
+            None => tracing::error!("Reading commands panicked; this is a defect"),
         }
     }
 }
@@ -81,22 +89,50 @@ pub(crate) async fn pay(outbox: Arc<Outbox>) {
     }
 }
 
-/// Measures the machine.
+/// What the machine says of itself.
+#[derive(Debug)]
+pub(crate) enum HostNews {
+    Measured(Box<SystemMetrics>),
+    /// Whether it has a way out; told when that changes.
+    WayOut(Option<bool>),
+}
+
+/// Measures the machine, and looks whether it has a way out.
 pub(crate) async fn measure(
     mut host: Box<dyn HostProbe>,
-    mut enabled: watch::Receiver<bool>,
-    samples: mpsc::Sender<SystemMetrics>,
+    enabled: watch::Receiver<bool>,
+    news: mpsc::Sender<HostNews>,
 ) {
     let start = tokio::time::Instant::now();
-    let mut ticks = interval_at(start, MEASURE_HOST);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut samples = interval_at(start, MEASURE_HOST);
+    samples.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut looks = interval_at(start, LOOK_FOR_WAY_OUT);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut has_way_out = None;
     loop {
-        ticks.tick().await;
-        if enabled.wait_for(|enabled| *enabled).await.is_err() {
-            return;
-        }
-        if samples.send(host.sample().await).await.is_err() {
-            return;
+        tokio::select! {
+            biased;
+            _ = looks.tick() => {
+                let looked = catch_unwind(AssertUnwindSafe(|| host.is_online())).unwrap_or(None);
+                if std::mem::replace(&mut has_way_out, looked) != looked
+                    && news.send(HostNews::WayOut(looked)).await.is_err()
+                {
+                    return;
+                }
+            }
+            _ = samples.tick() => {
+                if !*enabled.borrow() {
+                    continue;
+                }
+                let Some(sample) = unpanicked(host.sample()).await else {
+                    tracing::error!("Measuring the machine panicked; this is a defect");
+                    continue;
+                };
+                if news.send(HostNews::Measured(Box::new(sample))).await.is_err() {
+                    return;
+                }
+            }
+            () = news.closed() => return,
         }
     }
 }

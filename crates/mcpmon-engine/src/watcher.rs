@@ -8,17 +8,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use mcpmon_core::service::{ServiceLimits, ServiceName, ServiceSpec, Transport};
+use mcpmon_core::service::{ServiceName, ServiceSpec, Transport};
 use mcpmon_core::{
     Clock, Failure, FailureCode, Observation, Phase, Probe, ProbeFactory, Question, Timestamp,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::error::Elapsed;
-use tokio::time::{sleep_until, timeout, timeout_at};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::handover::{Departure, Presence, presence};
 use crate::panic::{BoxFuture, unpanicked};
-use crate::schedule::Schedule;
+use crate::pools::{Permit, Pool, Pools, YOUTH};
+use crate::schedule::{Noted, Schedule};
+use crate::signs;
+use crate::startup::StartTimes;
 
 /// A probe keeps its own deadline; so much later the engine no longer believes it will.
 const BACKSTOP: Duration = Duration::from_secs(1);
@@ -28,34 +30,6 @@ const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// Longer than any deadline anybody means, and short enough for every clock.
 const LONGEST_CHECK: Duration = Duration::from_secs(86_400);
-/// Services of one transport asked at once. How many processes are started and held is the probe
-/// factory's to bound: a service that waits for a place there must not keep one that has its
-/// process from being asked.
-const IN_FLIGHT: usize = 1_024;
-
-/// How many ask at once, by transport.
-#[derive(Debug, Clone)]
-pub(crate) struct Pools {
-    http: Arc<Semaphore>,
-    stdio: Arc<Semaphore>,
-}
-
-impl Pools {
-    pub(crate) fn new() -> Self {
-        Self {
-            http: Arc::new(Semaphore::new(IN_FLIGHT)),
-            stdio: Arc::new(Semaphore::new(IN_FLIGHT)),
-        }
-    }
-
-    fn of(&self, transport: &Transport) -> Arc<Semaphore> {
-        match transport {
-            Transport::Stdio(_) => Arc::clone(&self.stdio),
-            Transport::Http(_) | Transport::Sse(_) => Arc::clone(&self.http),
-        }
-    }
-}
-
 /// What one question saw, on its way to the loop.
 #[derive(Debug)]
 pub(crate) struct Observed {
@@ -64,8 +38,14 @@ pub(crate) struct Observed {
     pub(crate) generation: u64,
     pub(crate) question: Question,
     pub(crate) at: Timestamp,
+    /// When it began and ended, by the monotonic clock.
+    pub(crate) span: (Instant, Instant),
     /// How late it began.
     pub(crate) lag: Duration,
+    /// Rounds of the timetable that were skipped because this one took so long.
+    pub(crate) missed: u32,
+    /// The process asked is not to be trusted yet.
+    pub(crate) unproven: bool,
     pub(crate) observation: Observation,
 }
 
@@ -74,6 +54,8 @@ pub(crate) struct Observed {
 enum Order {
     /// Ask this now.
     Ask(Question),
+    /// Check again within this time: what was known does not hold any longer.
+    Recheck(Duration),
     /// From now on these are its times; the session goes on.
     Retime(Arc<ServiceSpec>),
 }
@@ -89,6 +71,11 @@ impl Reins {
     /// Has it asked now.
     pub(crate) fn ask(&self, question: Question) {
         let _ = self.orders.send(Order::Ask(question));
+    }
+
+    /// Has it checked again within `spread`.
+    pub(crate) fn recheck(&self, spread: Duration) {
+        let _ = self.orders.send(Order::Recheck(spread));
     }
 
     /// Gives it other times and limits of its own, which are no affair of the probe.
@@ -107,6 +94,8 @@ pub(crate) struct Assignment {
     pub(crate) spec: Arc<ServiceSpec>,
     pub(crate) generation: u64,
     pub(crate) spread: Duration,
+    /// How long its process took to start before.
+    pub(crate) starts: StartTimes,
     pub(crate) factory: Arc<dyn ProbeFactory>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) pools: Pools,
@@ -147,10 +136,10 @@ impl Watcher {
 
     async fn watch(&mut self, probe: &mut Box<dyn Probe>) {
         let spawns = matches!(self.work.spec.transport, Transport::Stdio(_));
-        let Assignment { spec, spread, .. } = &self.work;
+        let Assignment { spec, spread, starts, .. } = &self.work;
         let mut has_started = false;
         let start = tokio::time::Instant::now().into_std();
-        let mut schedule = Schedule::new(&spec.name, &spec.limits, spawns, start, *spread);
+        let mut schedule = Schedule::new(spec, starts.clone(), start, *spread);
         let pool = self.work.pools.of(&spec.transport);
         let mut ready = !spawns;
         loop {
@@ -173,31 +162,38 @@ impl Watcher {
                     continue;
                 }
             }
-            let Some(_permit) = self.permit(&pool, &mut schedule).await else {
+            let Some(mut permit) = self.permit(&pool, &mut schedule).await else {
                 return;
             };
             let question = due.question;
             let started = tokio::time::Instant::now().into_std();
             let at = self.work.clock.now();
-            let deadline = started + time_for(&self.work.spec.limits, question, ready);
-            let mut wanted = Vec::new();
-            let Some(mut observation) = self.ask(probe, question, deadline, &mut wanted).await
-            else {
-                return;
-            };
+            let start_up = (!ready).then(|| schedule.grace());
+            let deadline = started + time_for(&self.work.spec, question, start_up);
+            let mut meanwhile = Meanwhile { permit: &mut permit, wanted: Vec::new() };
+            let asked = self.ask(probe, question, deadline, &mut meanwhile).await;
+            let Some(mut observation) = asked else { return };
+            let wanted = meanwhile.wanted;
+            let ended = tokio::time::Instant::now().into_std();
+            let Noted { unproven, missed, waited } =
+                schedule.answered(question, &observation, started, ended);
+            observation.findings.extend(waited.map(signs::waited));
             // The first start of a monitor's life is no restart of the service.
             let started_now = std::mem::replace(&mut observation.restarted, has_started);
             observation.restarted &= started_now;
             has_started |= started_now;
-            ready = !spawns || is_ready(&observation);
-            let ended = tokio::time::Instant::now().into_std();
-            schedule.answered(question, &observation, started, ended);
+            if question != Question::Dependency {
+                ready = !spawns || is_ready(&observation);
+            }
             wanted.into_iter().for_each(|order| self.obey(order, &mut schedule));
             let observed = Observed {
                 service: self.work.spec.name.clone(),
                 generation: self.work.generation,
                 question,
                 at,
+                span: (started, ended),
+                missed,
+                unproven,
                 lag: started.saturating_duration_since(due.at),
                 observation,
             };
@@ -210,6 +206,9 @@ impl Watcher {
     fn obey(&mut self, order: Order, schedule: &mut Schedule) {
         match order {
             Order::Ask(question) => schedule.want(question),
+            Order::Recheck(spread) => {
+                schedule.recheck_within(spread, tokio::time::Instant::now().into_std());
+            }
             Order::Retime(spec) => {
                 schedule.retime(&spec.limits, tokio::time::Instant::now().into_std());
                 self.work.spec = spec;
@@ -218,17 +217,13 @@ impl Watcher {
     }
 
     /// A place in the transport's pool; `None` when sent away while waiting for it.
-    async fn permit(
-        &mut self,
-        pool: &Arc<Semaphore>,
-        schedule: &mut Schedule,
-    ) -> Option<OwnedSemaphorePermit> {
-        let acquire = Arc::clone(pool).acquire_owned();
-        tokio::pin!(acquire);
+    async fn permit(&mut self, pool: &Pool, schedule: &mut Schedule) -> Option<Permit> {
+        let entering = pool.clone().enter(schedule.is_failing());
+        tokio::pin!(entering);
         loop {
             tokio::select! {
                 biased;
-                permit = &mut acquire => return permit.ok(),
+                permit = &mut entering => return Some(permit),
                 order = self.orders.recv() => match order {
                     Some(order) => self.obey(order, schedule),
                     None => return None,
@@ -238,18 +233,19 @@ impl Watcher {
     }
 
     /// Asks, and replaces a probe that panicked or kept no deadline; `None` when sent away and the
-    /// answer does not come at once. What is `wanted` meanwhile wants an answer of its own.
+    /// answer does not come at once.
     async fn ask(
         &mut self,
         probe: &mut Box<dyn Probe>,
         question: Question,
         deadline: Instant,
-        wanted: &mut Vec<Order>,
+        meanwhile: &mut Meanwhile<'_>,
     ) -> Option<Observation> {
-        let message = match self.answer(probe.ask(question, deadline), deadline, wanted).await? {
+        let asking = probe.ask(question, deadline);
+        let message = match self.answer(asking, deadline, meanwhile).await? {
             Ok(Some(observation)) => return Some(observation),
             Ok(None) => "the probe panicked; this is a defect of the probe, not of the service",
-            Err(_) => "the probe did not keep its deadline; this machine may be overloaded",
+            Err(Overdue) => "the probe did not keep its deadline; this machine may be overloaded",
         };
         *probe = self.work.probe();
         Some(overloaded(message))
@@ -259,19 +255,27 @@ impl Watcher {
         &mut self,
         asking: BoxFuture<'_, Observation>,
         deadline: Instant,
-        wanted: &mut Vec<Order>,
-    ) -> Option<Result<Option<Observation>, Elapsed>> {
+        meanwhile: &mut Meanwhile<'_>,
+    ) -> Option<Result<Option<Observation>, Overdue>> {
         let backstop = tokio::time::Instant::from_std(deadline) + BACKSTOP;
-        let asking = timeout_at(backstop, unpanicked(asking));
-        tokio::pin!(asking);
+        let asking = unpanicked(asking);
+        // One timer for both: nearly every check ends before either.
+        let alarm = sleep(YOUTH);
+        tokio::pin!(asking, alarm);
         loop {
             tokio::select! {
                 biased;
-                answer = &mut asking => return Some(answer),
+                answer = &mut asking => return Some(Ok(answer)),
                 order = self.orders.recv() => match order {
-                    Some(order) => wanted.push(order),
-                    None => return timeout(LAST_ANSWER_WITHIN, &mut asking).await.ok(),
+                    Some(order) => meanwhile.wanted.push(order),
+                    None => return timeout(LAST_ANSWER_WITHIN, &mut asking).await.ok().map(Ok),
                 },
+                () = &mut alarm => {
+                    if !meanwhile.permit.grow_up() {
+                        return Some(Err(Overdue));
+                    }
+                    alarm.as_mut().reset(backstop);
+                }
             }
         }
     }
@@ -285,12 +289,23 @@ impl Assignment {
     }
 }
 
-/// The whole time of a check. A process that has not answered yet may take its start-up time.
-fn time_for(limits: &ServiceLimits, question: Question, ready: bool) -> Duration {
+/// What is done and heard while a check goes on.
+struct Meanwhile<'a> {
+    permit: &'a mut Permit,
+    /// What is wanted now wants an answer of its own.
+    wanted: Vec<Order>,
+}
+
+/// A probe kept no deadline.
+struct Overdue;
+
+/// The whole time of a check; `start_up` is that of a process that has not answered yet.
+fn time_for(spec: &ServiceSpec, question: Question, start_up: Option<Duration>) -> Duration {
+    let usual = spec.limits.health_check_timeout;
     match question {
-        Question::Functional => limits.call_timeout,
-        _ if ready => limits.health_check_timeout,
-        _ => limits.startup_timeout.max(limits.health_check_timeout),
+        Question::Functional => spec.functional_timeout(),
+        Question::Dependency => usual,
+        _ => start_up.unwrap_or(usual),
     }
     .min(LONGEST_CHECK)
 }

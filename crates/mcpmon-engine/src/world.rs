@@ -5,18 +5,22 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::needs::{Need, want_a_look};
+use crate::signs::Signs;
+use crate::startup::StartTimes;
 use crate::watcher::Reins;
 use mcpmon_core::contract::{
     HostReport, MonitorReport, ServiceReport, ServiceStatusReport, as_millis,
 };
 use mcpmon_core::monitor::Snapshot;
-use mcpmon_core::observation::Conversation;
+use mcpmon_core::observation::{CallObservation, Conversation, DependencyObservation};
 use mcpmon_core::service::{ServiceName, ServiceSpec};
+use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{AlertRecord, CheckRecord, ServiceFacts, StoredService};
 use mcpmon_core::window::DEFAULT_WINDOW;
 use mcpmon_core::{
     Failure, Finding, FindingCode, Observation, Phases, Question, ServiceMetrics, ServiceState,
-    Status, Timestamp, Window,
+    Status, Timestamp, ToolWindow, Window,
 };
 
 /// Alerts shown in a snapshot, at most.
@@ -35,14 +39,40 @@ pub(crate) struct Watched {
     pub(crate) window: Window,
     conversation: Conversation,
     last: Option<LastCheck>,
+    /// When it was last checked, from what was stored.
+    pub(crate) stored_check: Option<Timestamp>,
     last_raw: Status,
     /// Facts as last given to the store.
     pub(crate) facts: Option<ServiceFacts>,
-    /// Hash of the lists as last given to the store.
-    pub(crate) lists_hash: Option<String>,
+    /// What shows over time.
+    pub(crate) signs: Signs,
+    /// Calls, by tool.
+    pub(crate) tools: BTreeMap<String, ToolWindow>,
+    /// What was last seen of what it depends on.
+    pub(crate) looked_at: Vec<DependencyObservation>,
+    /// How long its process took to start, from what was stored.
+    pub(crate) starts: StartTimes,
+    /// Nobody looked for a while: it is not judged before it was asked again.
+    pub(crate) awaits_recheck: bool,
+    /// Whether a maintenance window holds for it.
+    pub(crate) maintained: bool,
     /// Whether a rule's inputs changed since rules last ran.
     pub(crate) dirty: bool,
-    pub(crate) checked: bool,
+    /// Which questions were answered at least once.
+    pub(crate) answered: Answered,
+}
+
+/// Which questions of a service were answered at least once.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Answered {
+    health: bool,
+    function: bool,
+    needs: bool,
+}
+
+impl Answered {
+    /// It is not asked at all.
+    pub(crate) const RESTS: Self = Self { health: true, function: true, needs: true };
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,26 +97,30 @@ impl Watched {
             window: Window::new(window),
             conversation: Conversation::default(),
             last: None,
+            stored_check: None,
             last_raw: Status::Unknown,
             facts: None,
-            lists_hash: None,
+            signs: Signs::default(),
+            tools: BTreeMap::new(),
+            looked_at: Vec::new(),
+            starts: StartTimes::default(),
+            awaits_recheck: false,
+            maintained: false,
             dirty: true,
-            checked: false,
+            answered: Answered::default(),
         }
     }
 
     /// Takes up what the store last knew.
     pub(crate) fn restore(&mut self, stored: &StoredService) {
         let state = &mut self.state;
+        state.restore(stored.status, stored.since, stored.failure.clone());
         state.seen = stored.last_check.is_some();
-        state.status = stored.status;
-        state.since = stored.since;
-        state.failure.clone_from(&stored.failure);
         state.findings.clone_from(&stored.findings);
         state.restarts = stored.facts.restarts;
         state.available_since =
             stored.facts.available_since.filter(|_| stored.status.is_available());
-        state.last_error = stored.failure.as_ref().map(ToString::to_string);
+        self.signs.let_in = stored.facts.conversation.era.is_some();
         self.conversation.clone_from(&stored.facts.conversation);
         self.window.note(stored.facts.tools_count, None, None);
         if let Some(check) = &stored.last_check {
@@ -96,6 +130,7 @@ impl Watched {
                 phases: check.phases,
             });
             self.last_raw = check.status;
+            self.stored_check = Some(check.at);
         }
         self.facts = Some(stored.facts.clone());
     }
@@ -103,13 +138,98 @@ impl Watched {
     /// Takes in a check that was stored before this monitor started: numbers, not status.
     pub(crate) fn replay(&mut self, check: &CheckRecord) {
         self.window.record(check.at, check.status, check.latency);
+        self.signs.replay(check);
+        if check.status.is_available() {
+            self.starts.learn(check.phases);
+        }
         let state = &mut self.state;
+        let of_function = check.code.is_some_and(mcpmon_core::FailureCode::is_of_function);
+        let (failures, successes) = match check.question {
+            Question::Functional if of_function || check.code.is_none() => {
+                (&mut state.function.failures, &mut state.function.successes)
+            }
+            _ => (&mut state.consecutive_failures, &mut state.consecutive_successes),
+        };
         if mcpmon_core::window::is_failed(check.status) {
-            state.consecutive_failures = state.consecutive_failures.saturating_add(1);
-            state.consecutive_successes = 0;
+            (*failures, *successes) = (failures.saturating_add(1), 0);
         } else if check.status.is_available() {
-            state.consecutive_successes = state.consecutive_successes.saturating_add(1);
-            state.consecutive_failures = 0;
+            (*failures, *successes) = (0, successes.saturating_add(1));
+        }
+    }
+
+    /// Who asks it, if anybody does.
+    pub(crate) fn reins(&self) -> Option<&Reins> {
+        self.reins.as_ref()
+    }
+
+    /// Nobody looked from `at` on; it is not judged until it was asked again.
+    pub(crate) fn interrupt(
+        &mut self,
+        cause: Option<Failure>,
+        at: Timestamp,
+    ) -> Option<StatusChange> {
+        self.awaits_recheck = true;
+        self.dirty = true;
+        let at = at.max(self.state.since);
+        self.state.interrupt(&self.spec.name, cause, at)
+    }
+
+    /// Whether every question it is to be asked was answered once. Calls are not made of a service
+    /// that is not well.
+    pub(crate) fn was_asked(&self) -> bool {
+        let Answered { health, function, needs } = self.answered;
+        let calls = !self.spec.functional.is_empty() && self.state.health.is_available();
+        health && (function || !calls) && (needs || !want_a_look(&self.spec.depends_on))
+    }
+
+    /// Counts a check, or a round of calls; says what changed, if anything did. Where a round of
+    /// calls did not even reach it, that is about the service.
+    pub(crate) fn count(
+        &mut self,
+        question: Question,
+        unproven: bool,
+        observation: &Observation,
+        at: Timestamp,
+    ) -> Option<StatusChange> {
+        let spec = Arc::clone(&self.spec);
+        let (name, limits) = (&spec.name, &spec.limits);
+        let of_function = observation.failure().is_none_or(|failure| failure.code.is_of_function());
+        if question == Question::Functional {
+            self.called(&observation.calls, at);
+            if of_function {
+                return self.state.observe_function(name, observation, limits, at);
+            }
+        }
+        self.state.unproven = unproven;
+        self.state.observe(name, observation, limits, at)
+    }
+
+    /// Takes in what was seen of what it depends on.
+    pub(crate) fn looked(&mut self, dependencies: Vec<DependencyObservation>) {
+        self.answered.needs = true;
+        self.looked_at = dependencies;
+    }
+
+    /// Takes in configured calls.
+    fn called(&mut self, calls: &[CallObservation], at: Timestamp) {
+        self.answered.function = true;
+        let made = calls.iter().filter(|call| {
+            call.failure.as_ref().is_none_or(|why| why.code.status() != Status::Unknown)
+        });
+        for call in made {
+            let error = call.failure.as_ref().map(ToString::to_string);
+            let tool = self.tools.entry(call.tool.clone()).or_default();
+            tool.record(at, call.duration, error);
+        }
+    }
+
+    /// What those that depend on it have to know.
+    pub(crate) fn as_need(&self) -> Need<'_> {
+        Need {
+            depends_on: &self.spec.depends_on,
+            looked_at: &self.looked_at,
+            is_down: self.state.status.is_down(),
+            problem: self.state.failure.as_ref().map(|failure| failure.message.as_str()),
         }
     }
 
@@ -126,8 +246,11 @@ impl Watched {
         observation: &Observation,
         news: bool,
     ) {
-        self.last_raw = raw;
-        self.checked = true;
+        if question != Question::Functional {
+            self.last_raw = raw;
+            self.answered.health = true;
+            self.awaits_recheck = false;
+        }
         if observation.failure().is_none() {
             self.conversation.clone_from(&observation.conversation);
         }
@@ -136,6 +259,7 @@ impl Watched {
             observation.active_connections,
             observation.process,
         );
+        self.window.note_tool_list(observation.tool_list_tokens);
         if question != Question::Heartbeat || news {
             self.last = Some(LastCheck {
                 latency: observation.latency,
@@ -182,6 +306,7 @@ impl Watched {
             restarts: self.state.restarts,
             available_since: self.state.available_since,
             watched: true,
+            check_interval_ms: u64::try_from(self.spec.limits.check_interval.as_millis()).ok(),
         };
         if self.facts.as_ref() == Some(&facts) {
             return None;
@@ -192,7 +317,7 @@ impl Watched {
 
     /// The status it has without being asked, if it is not to be asked.
     pub(crate) fn resting(&self) -> Option<(Status, Option<Failure>)> {
-        resting(&self.spec)
+        resting(&self.spec).or_else(|| self.maintained.then_some((Status::Paused, None)))
     }
 
     pub(crate) fn report(&self, now: Timestamp) -> ServiceStatusReport {

@@ -1,12 +1,15 @@
 //! A server's process: started without a shell, in a process group of its own, and ended whole.
 //!
 //! Package runners put two or three processes between us and the server, so what is signalled is
-//! always the group, also after its leader is gone. A task owns the leader and reaps it whatever
-//! becomes of this handle; dropping the handle kills the group at once.
+//! always the group, also after its leader is gone. Under a [`Guardian`] what left the group is
+//! ended too; without one, a task owns the leader and reaps it whatever becomes of this handle.
+//! Dropping the handle kills the group at once.
 
+mod meter;
 mod program;
 
 use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
@@ -20,18 +23,45 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+pub use self::meter::Metered;
 pub use self::program::{environment, locate};
 use crate::error::{CallError, excerpt};
 use crate::forensics::Exit;
+use crate::guardian::Guardian;
+#[cfg(target_os = "linux")]
+use crate::guardian::{self, Guarded, StartError, Ward};
 use crate::lines::{Line, LineReader};
 
 /// How long a process is given after its input closed, and again after SIGTERM.
 pub const GRACE: Duration = Duration::from_secs(2);
 /// How long to wait for what a process wrote just before it ended.
 const LAST_WORDS_GRACE: Duration = Duration::from_millis(200);
+/// How long what a leader started is given to follow it before it counts as left behind.
+const FOLLOWERS_GRACE: Duration = Duration::from_millis(300);
 const STDERR_LINES: usize = 40;
+/// Most processes named that were left behind.
+#[cfg(target_os = "linux")]
+const MOST_NAMES: usize = 16;
 /// How often a group is asked whether any of it is left; no event tells.
 const GROUP_POLL: Duration = Duration::from_millis(20);
+
+/// What is held for as long as anything of a process may be alive: a place among those that are
+/// allowed, say.
+pub trait Lease: Debug + Send + Sync {
+    /// The process was started, under this id.
+    fn started(&self, pid: u32) {
+        let _ = pid;
+    }
+}
+
+/// How a process is started, beside its command.
+#[derive(Debug, Clone, Default)]
+pub struct Launch<'a> {
+    /// Who is to be its parent; without one this process is.
+    pub guardian: Option<&'a Guardian>,
+    /// Given back when nothing of it is alive any more.
+    pub lease: Option<Arc<dyn Lease>>,
+}
 
 /// A started process, its input and its output.
 #[derive(Debug)]
@@ -40,8 +70,8 @@ pub struct Started {
     pub process: ChildProcess,
     /// Its standard input.
     pub stdin: ChildStdin,
-    /// Its standard output.
-    pub stdout: ChildStdout,
+    /// Its standard output, read no faster than is sane.
+    pub stdout: Metered<ChildStdout>,
 }
 
 /// A running, or ended, process and its group.
@@ -53,17 +83,38 @@ pub struct ChildProcess {
     /// Closes when standard error has.
     stderr_open: watch::Receiver<()>,
     ended: bool,
+    #[cfg(target_os = "linux")]
+    ward: Option<Ward>,
 }
 
 /// Starts a command: exact arguments, no shell, cleared environment.
+///
+/// Cancel-safe: what was started for a future that is dropped is killed.
 ///
 /// # Errors
 ///
 /// `command_not_found`, `command_not_executable`, `spawn_failed`, or `configuration_invalid` for
 /// an empty command.
-pub fn start(spec: &StdioSpec) -> Result<Started, CallError> {
+pub async fn start(spec: &StdioSpec, launch: &Launch<'_>) -> Result<Started, CallError> {
     let environment = environment(std::env::vars_os(), &spec.env);
     let path = locate(spec, &environment)?;
+    #[cfg(target_os = "linux")]
+    if let Some(guardian) = launch.guardian {
+        let command = guardian::Command {
+            program: path.clone(),
+            name: spec.command.clone().into(),
+            args: spec.args.iter().map(Into::into).collect(),
+            environment: environment.clone().into_iter().collect(),
+            directory: spec.cwd.clone(),
+        };
+        match guardian.start(&command, launch.lease.clone()).await {
+            Ok(guarded) => return of_guardian(guarded).map_err(|error| spawn_error(&error, spec)),
+            Err(StartError::Refused(error)) => return Err(spawn_error(&error, spec)),
+            Err(StartError::NoGuardian(error)) => {
+                tracing::warn!(%error, "No guardian; the process is started without one");
+            }
+        }
+    }
     let mut command = Command::new(&path);
     command
         .arg0(&spec.command)
@@ -87,13 +138,53 @@ pub fn start(spec: &StdioSpec) -> Result<Started, CallError> {
         let message = "the process started without its standard streams";
         return Err(CallError::new(FailureCode::SpawnFailed, Phase::Spawn, message));
     };
-    let lines = Arc::new(Mutex::new(VecDeque::new()));
-    let (open, stderr_open) = watch::channel(());
-    tokio::spawn(keep_last_lines(stderr, Arc::clone(&lines), open));
+    if let Some(lease) = &launch.lease {
+        lease.started(group.as_raw_nonzero().get().unsigned_abs());
+    }
     let (exited, exit) = watch::channel(None);
-    tokio::spawn(reap(child, exited));
-    let process = ChildProcess { group, exit, stderr: lines, stderr_open, ended: false };
-    Ok(Started { process, stdin, stdout })
+    tokio::spawn(reap(child, exited, launch.lease.clone()));
+    Ok(Started::new(group, exit, (stdin, stdout, stderr)))
+}
+
+#[cfg(target_os = "linux")]
+fn of_guardian(guarded: Guarded) -> io::Result<Started> {
+    let Guarded { leader, stdin, stdout, stderr, exit, ward } = guarded;
+    let streams = (
+        ChildStdin::from_std(stdin.into())?,
+        ChildStdout::from_std(stdout.into())?,
+        ChildStderr::from_std(stderr.into())?,
+    );
+    let mut started = Started::new(leader, exit, streams);
+    started.process.ward = Some(ward);
+    Ok(started)
+}
+
+impl Started {
+    fn new(
+        group: Pid,
+        exit: watch::Receiver<Option<Exit>>,
+        (stdin, stdout, stderr): (ChildStdin, ChildStdout, ChildStderr),
+    ) -> Self {
+        let lines = Arc::new(Mutex::new(VecDeque::new()));
+        let (open, stderr_open) = watch::channel(());
+        tokio::spawn(keep_last_lines(Metered::new(stderr), Arc::clone(&lines), open));
+        let process = ChildProcess {
+            group,
+            exit,
+            stderr: lines,
+            stderr_open,
+            ended: false,
+            #[cfg(target_os = "linux")]
+            ward: None,
+        };
+        Self { process, stdin, stdout: Metered::new(stdout) }
+    }
+}
+
+/// What is told of a service whose process was lost with its guardian.
+pub(crate) fn lost(phase: Phase) -> CallError {
+    let text = "the guardian of mcpmon's processes was ended from outside, and this one with it";
+    CallError::new(FailureCode::MonitorOverloaded, phase, text)
 }
 
 fn spawn_error(error: &io::Error, spec: &StdioSpec) -> CallError {
@@ -131,7 +222,11 @@ fn spawn_error(error: &io::Error, spec: &StdioSpec) -> CallError {
     CallError::new(code, Phase::Spawn, message).with("command", spec.command.as_str())
 }
 
-async fn reap(mut child: Child, exited: watch::Sender<Option<Exit>>) {
+async fn reap(
+    mut child: Child,
+    exited: watch::Sender<Option<Exit>>,
+    _lease: Option<Arc<dyn Lease>>,
+) {
     let exit = child.wait().await.map_or(Exit::Unknown, read_status);
     exited.send_replace(Some(exit));
 }
@@ -145,7 +240,7 @@ fn read_status(status: ExitStatus) -> Exit {
 }
 
 async fn keep_last_lines(
-    stderr: ChildStderr,
+    stderr: Metered<ChildStderr>,
     lines: Arc<Mutex<VecDeque<String>>>,
     _open: watch::Sender<()>,
 ) {
@@ -205,23 +300,52 @@ impl ChildProcess {
         self.stderr()
     }
 
-    /// Ends the group: waits for the end of a process whose input was just closed, then asks with
-    /// SIGTERM, then insists with SIGKILL. Returns once the leader is reaped, after at most twice
-    /// [`GRACE`] and a moment.
-    pub async fn end(&mut self) {
+    /// Whether it was lost with its guardian: ended by us, in effect, and not by itself.
+    pub fn is_lost(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return self.ward.as_ref().is_some_and(Ward::is_lost);
+        #[cfg(not(target_os = "linux"))]
+        false
+    }
+
+    /// Ends all of it: waits for the end of a process whose input was just closed, then asks its
+    /// group with SIGTERM, then insists with SIGKILL, and has its guardian, if it has one, kill
+    /// what had left the group. Returns once all of that is reaped, after at most twice [`GRACE`]
+    /// and a moment.
+    pub async fn end(&mut self) -> Leftovers {
+        let mut left = Leftovers::default();
         if self.ended {
-            return;
+            return left;
         }
         let leader_left = timeout(GRACE, self.exited()).await.is_ok();
         // What the leader left behind gets its SIGTERM even if the leader went by itself.
-        if !(leader_left && self.is_group_gone()) {
+        if !(leader_left && self.is_group_gone_soon().await) {
+            if leader_left {
+                left.add(names_of(self.group));
+            }
             self.signal(Signal::TERM);
             self.group_gone_by(Instant::now() + GRACE).await;
         }
+        if self.exit().is_some() && left.is_empty() && !self.is_group_gone() {
+            left.add(names_of(self.group));
+        }
         self.signal(Signal::KILL);
         let _ = timeout(GRACE, self.exited()).await;
+        #[cfg(target_os = "linux")]
+        if let Some(ward) = &mut self.ward {
+            left.add(ward.end().await);
+        }
         // Not before: a future that is dropped on the way leaves the rest to `drop`.
         self.ended = true;
+        left
+    }
+
+    /// Processes that end because their leader did take a moment to.
+    async fn is_group_gone_soon(&self) -> bool {
+        if !self.is_group_gone() {
+            self.group_gone_by(Instant::now() + FOLLOWERS_GRACE).await;
+        }
+        self.is_group_gone()
     }
 
     async fn group_gone_by(&self, deadline: Instant) {
@@ -250,4 +374,52 @@ impl Drop for ChildProcess {
             self.signal(Signal::KILL);
         }
     }
+}
+
+/// What a process left behind and had to be ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Leftovers(Vec<String>);
+
+impl Leftovers {
+    fn add(&mut self, names: Vec<String>) {
+        self.0.extend(names);
+    }
+
+    /// Whether nothing was left behind.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The names of the processes, as the system has them: at most 15 bytes, chosen by the
+    /// processes themselves.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// Whether a process or anything below it has work for a processor now; `None` where that cannot
+/// be told. Blocks for about a tenth of a second.
+#[cfg(target_os = "linux")]
+pub fn is_working(pid: u32) -> Option<bool> {
+    guardian::tree::is_working(i32::try_from(pid).ok()?)
+}
+
+/// Whether a process or anything below it has work for a processor now; `None` where that cannot
+/// be told.
+#[cfg(not(target_os = "linux"))]
+pub fn is_working(_pid: u32) -> Option<bool> {
+    None
+}
+
+/// The living processes of a group.
+#[cfg(target_os = "linux")]
+fn names_of(group: Pid) -> Vec<String> {
+    let members = guardian::tree::members(group);
+    members.into_iter().map(|process| process.name).take(MOST_NAMES).collect()
+}
+
+/// Elsewhere they are known to be there, and no more.
+#[cfg(not(target_os = "linux"))]
+fn names_of(_group: Pid) -> Vec<String> {
+    vec!["unknown".to_owned()]
 }

@@ -10,7 +10,7 @@ use mcpmon_core::secret::Redactor;
 use mcpmon_core::text::{MAX_TEXT, truncate};
 use serde_json::Value;
 
-use crate::forensics;
+use crate::forensics::{self, Wanted};
 use crate::jsonrpc::RpcError;
 
 /// Longest text of a server told as evidence, in characters. Until its secrets are taken out it is
@@ -47,9 +47,14 @@ impl CallError {
         let text = truncate(&error.message, MAX_TEXT);
         let code = error.code;
         let built = match forensics::missing_credential(&text) {
-            Some(name) if phase == Phase::Handshake => {
+            Some(wanted) if phase == Phase::Handshake => {
+                let name = wanted.name();
                 let message = format!("`{method}` was refused for want of {name}: {text}");
-                Self::new(FailureCode::MissingCredential, phase, message)
+                let refused = Self::new(FailureCode::MissingCredential, phase, message);
+                match &wanted {
+                    Wanted::Variable(name) => refused.with("variable", name.as_str()),
+                    Wanted::Word(_) => refused,
+                }
             }
             _ => Self::new(
                 FailureCode::RpcError,

@@ -5,10 +5,15 @@
 //! and when exactly the matching message was there.
 
 mod answer;
+mod aside;
+mod certificate;
+mod connection;
 mod dial;
 mod endpoint;
 mod pool;
+mod reach;
 mod status;
+mod stream;
 mod tls;
 
 use std::sync::Arc;
@@ -16,24 +21,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
-use mcpmon_core::failure::{FailureCode, Phase};
+use mcpmon_core::failure::{FailureCode, Finding, Phase};
 use mcpmon_core::observation::Phases;
 use mcpmon_core::service::HttpSpec;
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
-use self::dial::{Sender, dial};
+use self::connection::{AnswerBody, Connection};
+use self::dial::dial;
 pub use self::endpoint::{Endpoint, Origin, is_link_local};
 pub use self::pool::{IDLE, MAX_PER_ORIGIN};
 use self::pool::{Pool, Slot};
 pub use self::status::MAX_RETRY_AFTER;
+pub use self::stream::{EventStream, NoAnswer, NotOpened};
 use self::tls::TlsSettings;
 use crate::error::CallError;
-use crate::jsonrpc::Id;
-use crate::pipe::Answer;
+use crate::inbox::Answer;
+use crate::jsonrpc::{Id, Recall};
 use crate::protocol::{self, headers};
 
 /// Most redirects followed for one request.
@@ -73,6 +79,8 @@ pub struct Post<'a> {
     pub modern: bool,
     /// The tool, prompt or resource in it.
     pub name: Option<&'a str>,
+    /// Arguments in it that modern headers repeat: the header's name after its prefix, the text.
+    pub mirrored: &'a [(String, String)],
     /// How far the check has got.
     pub phase: Phase,
 }
@@ -90,15 +98,32 @@ pub struct HttpAnswer {
     pub odd_content: Option<String>,
     /// HTTP said failure and the message success, or the other way round.
     pub answered_twice: bool,
+    /// What else is odd about it.
+    pub notes: Vec<Finding>,
 }
 
 /// Posts messages to one endpoint.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HttpChannel {
     client: Arc<HttpClient>,
     endpoint: Endpoint,
     cap: usize,
     connection_timeout: Duration,
+    run: Run,
+}
+
+/// Requests that follow one another on one connection, which is then waited for only once.
+#[derive(Debug, Default)]
+struct Run {
+    on: bool,
+    slot: Option<Slot>,
+}
+
+impl Clone for Run {
+    /// A connection is one channel's own.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 /// How far a request got, for the words of its timeout.
@@ -112,8 +137,7 @@ enum Progress {
 
 /// The head of an answer, and what is needed to go on with the connection.
 struct Exchange {
-    response: Response<Incoming>,
-    sender: Sender,
+    response: Response<AnswerBody>,
     slot: Slot,
     sent: Instant,
 }
@@ -137,7 +161,7 @@ impl HttpChannel {
         fixed.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         let agent = HeaderValue::from_static(concat!("mcpmon/", env!("CARGO_PKG_VERSION")));
         fixed.entry(USER_AGENT).or_insert(agent);
-        Ok(Self { client, endpoint, cap, connection_timeout })
+        Ok(Self { client, endpoint, cap, connection_timeout, run: Run::default() })
     }
 
     /// Scheme, host and port.
@@ -161,6 +185,7 @@ impl HttpChannel {
         &mut self,
         post: &Post<'_>,
         id: &Id,
+        recall: Recall<'_>,
         phases: &mut Phases,
         deadline: Instant,
     ) -> Result<HttpAnswer, CallError> {
@@ -169,7 +194,7 @@ impl HttpChannel {
         let exchange = async {
             let exchange = self.exchange(post, phases, deadline, &mut progress).await?;
             progress = Progress::Answering;
-            self.read(exchange, post, id, deadline).await
+            self.read(exchange, post, id, recall, deadline).await
         };
         match timeout_at(deadline, exchange).await {
             Ok(outcome) => outcome,
@@ -201,15 +226,44 @@ impl HttpChannel {
         }
     }
 
+    /// Has the requests from here to [`HttpChannel::end_run`] follow one another on one
+    /// connection, as long as that stays good.
+    pub fn begin_run(&mut self) {
+        self.run.on = true;
+    }
+
+    /// Leaves the connection to others.
+    pub fn end_run(&mut self) {
+        self.run.on = false;
+        if let Some(slot) = self.run.slot.take() {
+            slot.let_go();
+        }
+    }
+
+    /// The connection can take another request: ours, or anybody's.
+    fn spare(&mut self, slot: Slot, connection: Connection) {
+        if self.run.on && self.run.slot.is_none() {
+            self.run.slot = Some(slot.hold(connection));
+        } else {
+            slot.give_back(connection);
+        }
+    }
+
     /// Ends a session by DELETE. Whatever the server says to it, we are done.
-    pub async fn end_session(&mut self, session: &HeaderValue, version: &str, deadline: Instant) {
+    pub async fn end_session(
+        &mut self,
+        session: &HeaderValue,
+        version: Option<&str>,
+        deadline: Instant,
+    ) {
         let post = Post {
             method: "DELETE",
             body: Bytes::new(),
-            version: Some(version),
+            version,
             session: Some(session),
             modern: false,
             name: None,
+            mirrored: &[],
             phase: Phase::Request,
         };
         let build = || {
@@ -237,7 +291,10 @@ impl HttpChannel {
         let repeatable = post.name.is_none();
         for _ in 0..=MAX_REDIRECTS {
             *progress = Progress::Queued;
-            let slot = self.client.pool.slot(&self.endpoint.origin).await;
+            let slot = match self.run.slot.take() {
+                Some(slot) => slot,
+                None => self.client.pool.slot(&self.endpoint.origin).await,
+            };
             *progress = Progress::Reaching;
             let build = || self.request(post);
             let exchange =
@@ -286,26 +343,32 @@ impl HttpChannel {
                 let name = value(&protocol::header_name_value(name))?;
                 map.insert(HeaderName::from_static(headers::NAME), name);
             }
+            for (name, text) in post.mirrored {
+                let name = HeaderName::try_from(format!("{}{name}", headers::PARAM_PREFIX))
+                    .map_err(|_| {
+                        let message = format!("`{name}` cannot be part of a header's name");
+                        CallError::new(FailureCode::InvalidMessage, post.phase, message)
+                    })?;
+                map.insert(name, value(&protocol::header_name_value(text))?);
+            }
         }
         Ok(request)
     }
 
     async fn send(
         &self,
-        slot: Slot,
+        mut slot: Slot,
         build: impl Fn() -> Result<Request<Full<Bytes>>, CallError>,
         repeatable: bool,
         phases: &mut Phases,
         deadline: Instant,
         progress: &mut Progress,
     ) -> Result<Exchange, CallError> {
-        if let Some(mut sender) = slot.take_idle()
-            && sender.ready().await.is_ok()
-        {
+        if let Some(connection) = slot.take_idle() {
             *progress = Progress::Sent;
             let sent = Instant::now();
-            match sender.send_request(build()?).await {
-                Ok(response) => return Ok(Exchange { response, sender, slot, sent }),
+            match connection.send(build()?).await {
+                Ok(response) => return Ok(Exchange { response, slot, sent }),
                 // The server closed it while it lay idle, which is its right.
                 Err(error) if error.is_canceled() || (repeatable && !error.is_parse()) => {}
                 Err(error) => return Err(answer::cut_error(&error, &self.endpoint.origin)),
@@ -315,17 +378,17 @@ impl HttpChannel {
         let limit = deadline.min(Instant::now() + self.connection_timeout);
         // Boxed, so that the many requests on open connections carry no room for it.
         let dialled = Box::pin(dial(&self.endpoint.origin, &self.client.tls, phases, limit));
-        let mut sender = dialled.await?;
+        let connection = dialled.await?;
         *progress = Progress::Sent;
         let sent = Instant::now();
-        match sender.send_request(build()?).await {
-            Ok(response) => Ok(Exchange { response, sender, slot, sent }),
+        match connection.send(build()?).await {
+            Ok(response) => Ok(Exchange { response, slot, sent }),
             Err(error) => Err(answer::cut_error(&error, &self.endpoint.origin)),
         }
     }
 
     /// Goes where a redirect leads from now on, if that may be.
-    fn follow(&mut self, response: &Response<Incoming>, post: &Post<'_>) -> Result<(), CallError> {
+    fn follow<B>(&mut self, response: &Response<B>, post: &Post<'_>) -> Result<(), CallError> {
         let location = status::header(response.headers(), &LOCATION).unwrap_or_default();
         let keeps_method = matches!(
             response.status(),

@@ -6,6 +6,7 @@
 //! caps on size are the framing's; the ones here bound what a message of legal size can multiply
 //! into.
 
+mod echo;
 mod encode;
 mod parse;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
+pub use self::echo::{Echo, Recall};
 pub use self::encode::{encode_error, encode_notification, encode_request, encode_result};
 pub(crate) use self::parse::Elements;
 pub use self::parse::{ParseError, parse};

@@ -4,15 +4,18 @@
 //! An SDK's client hides what a prober lives from: raw bodies, ids with their type, phase timings,
 //! HTTP status codes, late answers. So this crate keeps its own wire code and little more. From
 //! the wire up: [`jsonrpc`], [`lines`] and [`sse`] frame messages; [`pipe`] and [`http`] carry
-//! them; [`child`] owns a server's process group; [`protocol`] has the revisions' words;
+//! them; [`inbox`] finds the answers among them; [`child`] owns a server's process group, under a [`guardian`]; [`protocol`] has the revisions' words;
 //! [`opening`] decides, as a pure function, which way a conversation is opened; [`session`] is
 //! the conversation, whatever carries it.
 
 pub mod canonical;
 pub mod child;
 pub mod error;
+pub mod expiry;
 pub mod forensics;
+pub mod guardian;
 pub mod http;
+pub mod inbox;
 pub mod jsonrpc;
 pub mod lines;
 pub mod lists;
@@ -24,4 +27,5 @@ pub mod session;
 pub mod sse;
 
 pub use error::CallError;
-pub use session::{Endings, Session, SessionOptions};
+pub use guardian::Guardian;
+pub use session::{Called, Endings, ListedTool, Memory, Session, SessionOptions};

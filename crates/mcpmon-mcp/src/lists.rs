@@ -3,9 +3,13 @@
 //! A list is a server's word for what it offers, so it is read whole or not at all: half a list
 //! would look like a change. Pages, items and bytes are capped, and a cursor seen twice ends it.
 //!
-//! Asking is in `pages`; what pages mean is here.
+//! Asking is in `pages`; what pages mean is here, what makes a schema one in `schema`, what texts
+//! give away in `suspicious`, what a model pays for them in `cost`.
 
+mod cost;
 mod pages;
+mod schema;
+pub(crate) mod suspicious;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
@@ -21,7 +25,9 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+pub use self::cost::TOOL_LIST_BUDGET;
 pub(crate) use self::pages::Known;
+use self::suspicious::Suspicions;
 use crate::canonical::{self, Form};
 use crate::error::{CallError, EXCERPT, excerpt};
 use crate::jsonrpc::Elements;
@@ -47,6 +53,8 @@ pub struct Reading {
     pub findings: Vec<Finding>,
     /// How long the server says they stay good, bounded by [`MAX_TTL`].
     pub ttl: Option<Duration>,
+    /// What the tools cost a model that is given them, in tokens; an estimate.
+    pub tool_tokens: u64,
 }
 
 /// One of the three lists.
@@ -71,6 +79,14 @@ impl Kind {
             Self::Tools => "tools",
             Self::Prompts => "prompts",
             Self::Resources => "resources",
+        }
+    }
+
+    const fn item(self) -> &'static str {
+        match self {
+            Self::Tools => "tool",
+            Self::Prompts => "prompt",
+            Self::Resources => "resource",
         }
     }
 
@@ -194,7 +210,11 @@ impl Assembly {
         let Self { mut lists, mut notes, forms, .. } = self;
         lists.hash = canonical::hash(forms);
         notes.duplicates(&lists.tools);
-        Reading { lists, ttl: notes.ttl, findings: notes.into_findings() }
+        let (ttl, tool_tokens) = (notes.ttl, notes.tokens);
+        let too_large = cost::finding(tool_tokens, lists.tools.len());
+        let mut findings = notes.into_findings();
+        findings.extend(too_large);
+        Reading { lists, findings, ttl, tool_tokens }
     }
 }
 
@@ -208,9 +228,13 @@ fn read_item(kind: Kind, raw: &RawValue, notes: &mut Notes) -> Option<(ListedIte
         });
     match read {
         Ok((name, value)) => {
-            if let (Kind::Tools, Some(reason)) = (kind, tool_breach(&value)) {
-                notes.invalid(format!("`{name}`: {reason}"));
+            if kind == Kind::Tools {
+                if let Some(reason) = tool_breach(&value) {
+                    notes.invalid(format!("`{name}`: {reason}"));
+                }
+                notes.tokens += cost::of_tool(&value);
             }
+            notes.suspicions.look_into(&format!("{} `{name}`", kind.item()), &value);
             let form = canonical::form(&name, &value);
             let definition = capped(raw, &name, &value);
             Some((ListedItem { name, definition }, form))
@@ -229,31 +253,23 @@ fn read_item(kind: Kind, raw: &RawValue, notes: &mut Notes) -> Option<(ListedIte
 }
 
 /// What is wrong with a tool's definition, so that clients refuse it.
-fn tool_breach(tool: &Value) -> Option<&'static str> {
-    match tool.get("inputSchema") {
-        None => return Some("no `inputSchema`"),
-        Some(Value::Object(schema)) => {
-            if schema.get("type").and_then(Value::as_str) != Some("object") {
-                return Some("the type of `inputSchema` is not `object`");
-            }
-            if schema.get("properties").is_some_and(|properties| !properties.is_object()) {
-                return Some("`inputSchema.properties` is not an object");
-            }
-            let names_strings = |required: &Value| {
-                required.as_array().is_some_and(|names| names.iter().all(Value::is_string))
-            };
-            if schema.get("required").is_some_and(|required| !names_strings(required)) {
-                return Some("`inputSchema.required` is not a list of names");
-            }
-        }
-        Some(_) => return Some("`inputSchema` is not an object"),
+fn tool_breach(tool: &Value) -> Option<String> {
+    let Some(input) = tool.get("inputSchema") else {
+        return Some("no `inputSchema`".to_owned());
+    };
+    if let Some(reason) = schema::breach("inputSchema", input) {
+        return Some(reason);
     }
-    match tool.get("outputSchema") {
-        None | Some(Value::Object(_)) => {}
-        Some(_) => return Some("`outputSchema` is not an object"),
+    if input.get("type").and_then(Value::as_str) != Some("object") {
+        return Some("the type of `inputSchema` is not `object`".to_owned());
+    }
+    if let Some(reason) =
+        tool.get("outputSchema").and_then(|output| schema::breach("outputSchema", output))
+    {
+        return Some(reason);
     }
     let described = tool.get("description").is_none_or(Value::is_string);
-    (!described).then_some("`description` is not a string")
+    (!described).then(|| "`description` is not a string".to_owned())
 }
 
 /// The definition, or of an absurdly large one what a person would look for.
@@ -273,6 +289,8 @@ struct Notes {
     nonconforming: Vec<String>,
     missing: BTreeSet<&'static str>,
     duplicates: BTreeSet<String>,
+    suspicions: Suspicions,
+    tokens: u64,
     ttl: Option<Duration>,
     clamped: Option<String>,
 }
@@ -342,6 +360,7 @@ impl Notes {
                 .take(QUOTED)
                 .map(|text| Finding::new(FindingCode::Nonconforming, text)),
         );
+        findings.extend(self.suspicions.into_finding());
         findings.extend(self.clamped.map(|text| Finding::new(FindingCode::ClampedHint, text)));
         findings
     }

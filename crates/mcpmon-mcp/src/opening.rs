@@ -109,6 +109,11 @@ pub struct Situation {
     pub discoveries: u8,
     /// Times `initialize` was asked, the one just answered included.
     pub handshakes: u8,
+    /// Times nothing took a POST, the one just answered included.
+    pub no_place: u8,
+    /// Whether the deprecated HTTP+SSE transport may be looked for. Looking costs some servers a
+    /// session, so whoever asks keeps count.
+    pub may_look: bool,
 }
 
 impl Situation {
@@ -130,6 +135,13 @@ impl Situation {
             (ProtocolChoice::Auto, Some(era)) => era,
             (ProtocolChoice::Legacy | ProtocolChoice::Auto, _) => Era::Legacy,
         }
+    }
+
+    /// What is left to do where no opening was taken.
+    fn last_resort(&self) -> Next {
+        let asked = self.discoveries + self.handshakes;
+        let nowhere = self.handshakes > 0 && self.no_place == asked;
+        if self.may_look && nowhere { Next::EventStream } else { Next::GiveUp }
     }
 
     fn may_discover(&self) -> bool {
@@ -171,7 +183,7 @@ fn after_discover(situation: &Situation, version: &str, seen: &Seen) -> Next {
         if situation.may_initialize() && situation.handshakes == 0 {
             Next::Try(Ask::initialize())
         } else {
-            Next::GiveUp
+            situation.last_resort()
         }
     };
     match seen {
@@ -186,7 +198,8 @@ fn after_discover(situation: &Situation, version: &str, seen: &Seen) -> Next {
         },
         Seen::Refused { code: codes::UNSUPPORTED_PROTOCOL_VERSION, supported } => {
             match best(supported) {
-                Some((Era::Modern, best)) if best != version && situation.may_discover() => {
+                // Also what was just refused: a server may list what it speaks only so.
+                Some((Era::Modern, best)) if situation.may_discover() => {
                     Next::Try(Ask::Discover(best.to_owned()))
                 }
                 Some((Era::Legacy, best)) if situation.may_initialize() => {
@@ -208,7 +221,7 @@ fn after_initialize(situation: &Situation, version: &str, seen: &Seen) -> Next {
         if situation.may_discover() && situation.discoveries == 0 {
             Next::Try(Ask::discover())
         } else {
-            Next::GiveUp
+            situation.last_resort()
         }
     };
     match seen {
@@ -238,7 +251,6 @@ fn after_initialize(situation: &Situation, version: &str, seen: &Seen) -> Next {
         {
             discover()
         }
-        Seen::NoSuchPlace if situation.discoveries > 0 => Next::EventStream,
         Seen::NoSuchPlace | Seen::Foreign => discover(),
         Seen::Refused { .. }
         | Seen::Trouble
@@ -297,7 +309,7 @@ mod tests {
     }
 
     fn first_contact(discoveries: u8, handshakes: u8) -> Situation {
-        Situation { discoveries, handshakes, ..Situation::default() }
+        Situation { discoveries, handshakes, may_look: true, ..Situation::default() }
     }
 
     #[test]
@@ -310,7 +322,7 @@ mod tests {
             (Seen::Discovered(vec!["2031-01-01".into()]), "no-common-version"),
             (refused(UNSUPPORTED, &["2025-11-25"]), "initialize"),
             (refused(UNSUPPORTED, &["2031-01-01"]), "no-common-version"),
-            (refused(UNSUPPORTED, &[MODERN]), "no-common-version"),
+            (refused(UNSUPPORTED, &[MODERN]), "discover"),
             (refused(codes::HEADER_MISMATCH, &[]), "give-up"),
             (refused(codes::MISSING_CLIENT_CAPABILITY, &[]), "give-up"),
             (refused(-32_000, &[]), "initialize"),
@@ -339,7 +351,7 @@ mod tests {
             (refused(UNSUPPORTED, &["2031-01-01"]), "no-common-version"),
             (refused(-32_601, &[]), "give-up"),
             (refused(-32_603, &[]), "give-up"),
-            (Seen::NoSuchPlace, "event-stream"),
+            (Seen::NoSuchPlace, "give-up"),
             (Seen::Foreign, "give-up"),
             (Seen::Trouble, "give-up"),
             (Seen::Barred, "give-up"),
@@ -374,7 +386,7 @@ mod tests {
             choice,
             discoveries,
             handshakes,
-            remembered: None,
+            ..Situation::default()
         };
         check(&only(ProtocolChoice::Modern, 1, 0), &Ask::discover(), &Seen::Foreign, "give-up");
         let listed = refused(UNSUPPORTED, &["2025-11-25"]);
@@ -386,6 +398,34 @@ mod tests {
             &listed,
             "no-common-version",
         );
+    }
+
+    #[test]
+    fn an_event_stream_is_looked_for_only_where_nothing_takes_a_post() {
+        use ProtocolChoice as P;
+        let after = |choice, discoveries, handshakes, no_place, may_look| Situation {
+            choice,
+            discoveries,
+            handshakes,
+            no_place,
+            may_look,
+            remembered: None,
+        };
+        let cases = [
+            (after(P::Auto, 1, 1, 2, true), "event-stream"),
+            (after(P::Auto, 1, 1, 2, false), "give-up"),
+            (after(P::Auto, 1, 1, 1, true), "give-up"),
+            (after(P::Auto, 0, 1, 1, true), "discover"),
+            (after(P::Legacy, 0, 1, 1, true), "event-stream"),
+        ];
+        for (situation, expected) in cases {
+            check(&situation, &Ask::initialize(), &Seen::NoSuchPlace, expected);
+        }
+        let legacy_first = after(P::Auto, 1, 1, 2, true);
+        check(&legacy_first, &Ask::discover(), &Seen::NoSuchPlace, "event-stream");
+        let modern_only = after(P::Modern, 1, 0, 1, true);
+        check(&modern_only, &Ask::discover(), &Seen::NoSuchPlace, "give-up");
+        check(&after(P::Auto, 1, 1, 1, true), &Ask::initialize(), &Seen::Foreign, "give-up");
     }
 
     #[test]

@@ -2,37 +2,22 @@
 //!
 //! Two tasks carry it. One writes whole messages and nothing else, so that a request given up
 //! never leaves half a line behind; one reads, so that a server that asks something between our
-//! questions is answered at once, and noise never fills the pipe. What was heard is counted, to
-//! say afterwards why nothing came.
+//! questions is answered at once, and noise never fills the pipe.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::excerpt;
-use crate::jsonrpc::{self, Id, Incoming, Message, ParseError, Response, RpcError, codes};
+use crate::inbox::{Answer, Heard, Inbox, Unanswered};
+use crate::jsonrpc::Id;
 use crate::lines::{Line, LineReader};
-use crate::protocol::methods;
 
 /// Messages waiting to be written; more than a health check ever has in flight.
 const QUEUE: usize = 64;
-const SAMPLES: usize = 5;
-
-/// An answer to one request.
-#[derive(Debug)]
-pub struct Answer {
-    /// The result, or the server's error.
-    pub payload: Result<Box<RawValue>, RpcError>,
-    /// From the request written to the matching message parsed.
-    pub latency: Duration,
-    /// The id came back in another JSON type.
-    pub sloppy_id: bool,
-}
 
 /// Why a request over a pipe has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,67 +33,12 @@ pub enum PipeError {
     TooLarge,
 }
 
-/// What was heard on a pipe, answers apart.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Heard {
-    /// Valid JSON-RPC messages, answers included.
-    pub messages: u64,
-    /// Lines that have nothing to do with JSON-RPC: text, or a logger's JSON.
-    pub noise: u64,
-    /// Lines that begin like a message and are not JSON, or not UTF-8.
-    pub broken: u64,
-    /// JSON that means to be a JSON-RPC message and is none.
-    pub misshapen: u64,
-    /// Answers to what was never asked.
-    pub stray: u64,
-    /// Answers to what was answered before.
-    pub duplicate: u64,
-    /// Answers to what was given up.
-    pub late: u64,
-    /// The first few lines that were no messages.
-    pub samples: Vec<String>,
-}
-
-impl Heard {
-    fn sample(&mut self, line: &[u8]) {
-        if self.samples.len() < SAMPLES {
-            self.samples.push(excerpt(line));
+impl From<Unanswered> for PipeError {
+    fn from(reason: Unanswered) -> Self {
+        match reason {
+            Unanswered::Ended => Self::Ended,
+            Unanswered::TooLarge => Self::TooLarge,
         }
-    }
-}
-
-/// What the reading task and the asking side share.
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    wake: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    waiting: Option<Waiting>,
-    last_answered: Option<Id>,
-    given_up: Vec<Id>,
-    heard: Heard,
-    ended: bool,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    id: Id,
-    reply: oneshot::Sender<Result<Reply, PipeError>>,
-}
-
-#[derive(Debug)]
-struct Reply {
-    payload: Result<Box<RawValue>, RpcError>,
-    at: Instant,
-    sloppy_id: bool,
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -116,7 +46,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct Pipe {
     outgoing: Option<mpsc::Sender<Vec<u8>>>,
-    shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
 }
@@ -128,15 +58,14 @@ impl Pipe {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let shared = Arc::new(Shared::default());
+        let inbox = Arc::new(Inbox::default());
         let (outgoing, queue) = mpsc::channel(QUEUE);
-        let answers = outgoing.downgrade();
-        let reader =
-            Reader { lines: LineReader::new(from, cap), shared: Arc::clone(&shared), answers };
+        let lines = LineReader::new(from, cap);
+        let reader = read(lines, Arc::clone(&inbox), outgoing.downgrade());
         Self {
             outgoing: Some(outgoing),
-            shared,
-            reader: tokio::spawn(reader.run()),
+            inbox,
+            reader: tokio::spawn(reader),
             writer: tokio::spawn(write(to, queue)),
         }
     }
@@ -152,37 +81,17 @@ impl Pipe {
         message: Vec<u8>,
         deadline: Instant,
     ) -> Result<Answer, PipeError> {
-        let (reply, replied) = oneshot::channel();
-        {
-            let mut state = self.shared.state();
-            if state.ended {
-                return Err(PipeError::Ended);
-            }
-            state.waiting = Some(Waiting { id: id.clone(), reply });
-        }
+        let expected = self.inbox.expect(&id)?;
         let sent = Instant::now();
         let exchange = async {
             self.queue(message).await?;
-            replied.await.unwrap_or(Err(PipeError::Ended))
+            Ok(expected.answered(sent).await?)
         };
-        let outcome = match timeout_at(deadline, exchange).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(PipeError::Timeout),
-        };
-        let mut state = self.shared.state();
-        state.waiting = None;
-        match outcome {
-            Ok(Reply { payload, at, sloppy_id }) => {
-                Ok(Answer { payload, latency: at.saturating_duration_since(sent), sloppy_id })
-            }
-            Err(error) => {
-                if state.given_up.len() == QUEUE {
-                    state.given_up.remove(0);
-                }
-                state.given_up.push(id);
-                Err(error)
-            }
+        let outcome = timeout_at(deadline, exchange).await.unwrap_or(Err(PipeError::Timeout));
+        if outcome.is_err() {
+            self.inbox.give_up(id);
         }
+        outcome
     }
 
     /// Sends a notification; it is written when its turn comes.
@@ -208,22 +117,22 @@ impl Pipe {
 
     /// What was heard since the last time this was asked.
     pub fn take_heard(&self) -> Heard {
-        std::mem::take(&mut self.shared.state().heard)
+        self.inbox.take_heard()
     }
 
     /// What was heard since [`Pipe::take_heard`].
     pub fn heard(&self) -> Heard {
-        self.shared.state().heard.clone()
+        self.inbox.heard()
     }
 
     /// Whether the server closed its output.
     pub fn has_ended(&self) -> bool {
-        self.shared.state().ended
+        self.inbox.has_ended()
     }
 
     /// Resolves when the output ended or a list changed. Cancel-safe; each event wakes once.
     pub async fn woken(&self) {
-        self.shared.wake.notified().await;
+        self.inbox.woken().await;
     }
 
     /// Closes the server's input, after what is queued was written if that takes no longer than
@@ -255,118 +164,22 @@ async fn write<W: AsyncWrite + Unpin>(mut to: W, mut queue: mpsc::Receiver<Vec<u
     let _ = to.shutdown().await;
 }
 
-struct Reader<R> {
-    lines: LineReader<R>,
-    shared: Arc<Shared>,
+async fn read<R: AsyncRead + Unpin>(
+    mut lines: LineReader<R>,
+    inbox: Arc<Inbox>,
     answers: mpsc::WeakSender<Vec<u8>>,
-}
-
-impl<R: AsyncRead + Unpin> Reader<R> {
-    async fn run(mut self) {
-        while let Ok(Some(line)) = self.lines.next().await {
-            match line {
-                Line::Text(text) => take_line(&self.shared, &self.answers, text),
-                Line::TooLong => {
-                    if let Some(waiting) = self.shared.state().waiting.take() {
-                        let _ = waiting.reply.send(Err(PipeError::TooLarge));
-                    }
+) {
+    while let Ok(Some(line)) = lines.next().await {
+        match line {
+            Line::Text(text) => inbox.take(text, |answer| {
+                if let Some(answers) = answers.upgrade() {
+                    let _ = answers.try_send(answer);
                 }
-            }
-        }
-        let mut state = self.shared.state();
-        state.ended = true;
-        state.waiting = None;
-        drop(state);
-        self.shared.wake.notify_one();
-    }
-}
-
-fn take_line(shared: &Shared, answers: &mpsc::WeakSender<Vec<u8>>, line: &[u8]) {
-    match jsonrpc::parse(line) {
-        Ok(Incoming::Single(message)) => take_message(shared, answers, message),
-        Ok(Incoming::Batch(messages)) => {
-            for message in messages {
-                match message {
-                    Ok(message) => take_message(shared, answers, message),
-                    Err(_) => shared.state().heard.misshapen += 1,
-                }
-            }
-        }
-        Err(error) => {
-            let heard = &mut shared.state().heard;
-            match error {
-                // Loggers write JSON to standard output too.
-                ParseError::NotAMessage { .. } if !names_json_rpc(line) => heard.noise += 1,
-                ParseError::NotAMessage { .. } | ParseError::BatchTooLong => heard.misshapen += 1,
-                ParseError::NotJson { .. } if !line.trim_ascii_start().starts_with(b"{") => {
-                    heard.noise += 1;
-                }
-                ParseError::NotJson { .. } | ParseError::NotUtf8 { .. } => heard.broken += 1,
-            }
-            heard.sample(line);
+            }),
+            Line::TooLong => inbox.refuse(Unanswered::TooLarge),
         }
     }
-}
-
-fn names_json_rpc(line: &[u8]) -> bool {
-    let key = b"\"jsonrpc\"";
-    line.windows(key.len()).any(|part| part == key)
-}
-
-fn take_message(shared: &Shared, answers: &mpsc::WeakSender<Vec<u8>>, message: Message<'_>) {
-    let mut state = shared.state();
-    state.heard.messages += 1;
-    match message {
-        Message::Response(response) => state.take_response(response),
-        Message::Notification(told) => {
-            drop(state);
-            if methods::is_list_changed(&told.method) {
-                shared.wake.notify_one();
-            }
-        }
-        Message::Request(asked) => {
-            drop(state);
-            let answer = answer_to_server(&asked);
-            if let Some(answers) = answers.upgrade() {
-                let _ = answers.try_send(answer);
-            }
-        }
-    }
-}
-
-/// A monitor answers a ping, and has nothing else a server could ask for.
-pub(crate) fn answer_to_server(asked: &jsonrpc::Request<'_>) -> Vec<u8> {
-    #[derive(serde::Serialize)]
-    struct Empty {}
-    if asked.method == methods::PING {
-        jsonrpc::encode_result(&asked.id, &Empty {})
-    } else {
-        let refusal = RpcError::new(codes::METHOD_NOT_FOUND, "this client only watches");
-        jsonrpc::encode_error(Some(&asked.id), &refusal)
-    }
-}
-
-impl State {
-    fn take_response(&mut self, response: Response<'_>) {
-        let matches = |waiting: &Waiting| match &response.id {
-            Some(id) => *id == waiting.id || id.is_sloppy_echo_of(&waiting.id),
-            // An error that could not name its request belongs to the only one there is.
-            None => response.payload.is_err(),
-        };
-        if self.waiting.as_ref().is_some_and(matches) {
-            let Some(waiting) = self.waiting.take() else { return };
-            let sloppy_id = response.id.as_ref().is_some_and(|id| *id != waiting.id);
-            self.last_answered = Some(waiting.id);
-            let payload = response.payload.map(ToOwned::to_owned);
-            let _ = waiting.reply.send(Ok(Reply { payload, at: Instant::now(), sloppy_id }));
-            return;
-        }
-        match &response.id {
-            Some(id) if self.last_answered.as_ref() == Some(id) => self.heard.duplicate += 1,
-            Some(id) if self.given_up.contains(id) => self.heard.late += 1,
-            _ => self.heard.stray += 1,
-        }
-    }
+    inbox.end(Unanswered::Ended);
 }
 
 #[cfg(test)]
@@ -375,6 +188,8 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::jsonrpc;
+    use crate::protocol::methods;
 
     const CAP: usize = 1_000;
 
@@ -425,7 +240,7 @@ mod tests {
         });
         let (id, message) = ping(1);
         let answer = pipe.call(id, message, in_(5)).await.unwrap();
-        assert_eq!(answer.payload.unwrap().get(), r#"{"a":1}"#);
+        assert_eq!(answer.payload.unwrap().into_raw().get(), r#"{"a":1}"#);
         assert!(answer.sloppy_id);
         sleep(Duration::from_millis(1)).await;
         let heard = pipe.take_heard();

@@ -32,6 +32,17 @@ pub fn era_of(version: &str) -> Option<Era> {
     }
 }
 
+/// Whether requests of a revision name it in a header.
+pub fn has_version_header(version: &str) -> bool {
+    // Revisions are dates, so their order is that of their text.
+    version >= "2025-06-18"
+}
+
+/// Whether messages of a revision may come in batches.
+pub fn has_batches(version: &str) -> bool {
+    version <= "2025-03-26"
+}
+
 /// Method names.
 pub mod methods {
     /// Opens a legacy session.
@@ -50,6 +61,8 @@ pub mod methods {
     pub const PROMPTS_LIST: &str = "prompts/list";
     /// The list of resources.
     pub const RESOURCES_LIST: &str = "resources/list";
+    /// What a message of ours that answers the server is called in words; no method has this name.
+    pub const ANSWER: &str = "response";
     /// Gives up on a request.
     pub const CANCELLED: &str = "notifications/cancelled";
     /// The list of tools is another now.
@@ -58,6 +71,11 @@ pub mod methods {
     pub const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
     /// The list of resources is another now.
     pub const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
+
+    /// Whether a request is for a list.
+    pub fn is_list(method: &str) -> bool {
+        matches!(method, TOOLS_LIST | PROMPTS_LIST | RESOURCES_LIST)
+    }
 
     /// Whether a notification says that a list is another now.
     pub fn is_list_changed(method: &str) -> bool {
@@ -71,10 +89,14 @@ pub mod headers {
     pub const PROTOCOL_VERSION: &str = "mcp-protocol-version";
     /// The session, in revisions that have one.
     pub const SESSION_ID: &str = "mcp-session-id";
+    /// The event after which a stream is to go on.
+    pub const LAST_EVENT_ID: &str = "last-event-id";
     /// The method, again (2026-07-28).
     pub const METHOD: &str = "mcp-method";
     /// The tool, prompt or resource, again (2026-07-28).
     pub const NAME: &str = "mcp-name";
+    /// What the header that repeats an argument begins with (2026-07-28).
+    pub const PARAM_PREFIX: &str = "mcp-param-";
 }
 
 /// Keys of `_meta` (2026-07-28).
@@ -135,6 +157,12 @@ pub struct Params<'a> {
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments: Option<&'a Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip)]
+    mirrored: &'a [(String, String)],
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     meta: Option<RequestMeta<'a>>,
 }
@@ -160,6 +188,24 @@ impl<'a> Params<'a> {
         Self { name: Some(tool), arguments: Some(arguments), ..Self::default() }
     }
 
+    /// Of `notifications/cancelled`: the request that is given up, and why.
+    pub fn cancelled(request: u64, reason: &'a str) -> Self {
+        Self { request_id: Some(request), reason: Some(reason), ..Self::default() }
+    }
+
+    /// The same with arguments that a modern request over HTTP repeats as headers: each header's
+    /// name after [`headers::PARAM_PREFIX`], and the argument's text.
+    #[must_use]
+    pub fn mirroring(mut self, arguments: &'a [(String, String)]) -> Self {
+        self.mirrored = arguments;
+        self
+    }
+
+    /// What [`Params::mirroring`] was given.
+    pub const fn mirrored(&self) -> &'a [(String, String)] {
+        self.mirrored
+    }
+
     /// The same in a modern request.
     #[must_use]
     pub fn modern(mut self, version: &'a str, client: &'a ClientInfo) -> Self {
@@ -177,6 +223,7 @@ impl<'a> Params<'a> {
         self.protocol_version.is_none()
             && self.cursor.is_none()
             && self.name.is_none()
+            && self.request_id.is_none()
             && self.meta.is_none()
     }
 }
@@ -232,10 +279,19 @@ pub struct Greeting {
     pub missing: Vec<&'static str>,
     /// The server will not go on without a user (2026-07-28).
     pub wants_input: bool,
+    /// What it wants a model to know, capped.
+    pub instructions: Option<String>,
 }
 
 const LONGEST_VERSION: usize = 200;
 const MOST_VERSIONS: usize = 32;
+/// Instructions are read, not kept, so they may be long.
+const LONGEST_INSTRUCTIONS: usize = 64 * 1024;
+
+fn instructions(wire: Option<Value>) -> Option<String> {
+    let text = wire?;
+    Some(truncate(text.as_str()?, LONGEST_INSTRUCTIONS))
+}
 
 #[derive(Deserialize)]
 struct WireIdentity {
@@ -261,6 +317,8 @@ struct WireInitialize {
     capabilities: Option<WireCapabilities>,
     #[serde(default)]
     server_info: Option<Value>,
+    #[serde(default)]
+    instructions: Option<Value>,
 }
 
 /// Reads the result of `initialize`.
@@ -284,6 +342,7 @@ pub fn read_initialize(result: &RawValue) -> Result<Greeting, WrongShape> {
         server,
         missing,
         wants_input: false,
+        instructions: instructions(wire.instructions),
     })
 }
 
@@ -298,6 +357,7 @@ struct WireDiscover {
     result_type: Option<Value>,
     ttl_ms: Option<Value>,
     cache_scope: Option<IgnoredAny>,
+    instructions: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -362,6 +422,7 @@ pub fn read_discover(result: &RawValue) -> Result<Greeting, WrongShape> {
         server: identity(from_meta.or(wire.server_info)),
         missing,
         wants_input,
+        instructions: instructions(wire.instructions),
     })
 }
 
@@ -387,8 +448,8 @@ pub fn supported_versions(error: &RpcError) -> Vec<String> {
     data.map_or_else(Vec::new, |data: Data| capped_versions(data.supported))
 }
 
-/// The value of the header `Mcp-Name`: the name itself where a header can carry it, else in the
-/// revision's base64 form.
+/// The value of the headers `Mcp-Name` and `Mcp-Param-…`: the text itself where a header can carry
+/// it, else in the revision's base64 form.
 pub fn header_name_value(name: &str) -> String {
     use base64::Engine as _;
     let plain = name.bytes().all(|byte| matches!(byte, 0x20..=0x7e))
@@ -403,10 +464,12 @@ pub fn header_name_value(name: &str) -> String {
 
 /// Whether ending a session breaks the server for everybody: one DELETE makes Python SDK 1.8 and
 /// 1.9 answer 500 from then on, and its servers report the SDK's version as their own.
-pub fn is_broken_by_delete(server: Option<&ServerIdentity>) -> bool {
-    server.is_some_and(|server| {
-        server.version.starts_with("1.8.") || server.version.starts_with("1.9.")
-    })
+/// They speak no revision with a version header, which tells them from others of that version.
+pub fn is_broken_by_delete(server: Option<&ServerIdentity>, version: &str) -> bool {
+    !has_version_header(version)
+        && server.is_some_and(|server| {
+            server.version.starts_with("1.8.") || server.version.starts_with("1.9.")
+        })
 }
 
 #[cfg(test)]
@@ -484,13 +547,14 @@ mod tests {
 
     #[test]
     fn the_versions_a_delete_breaks_are_known() {
-        let broken = |version: &str| {
-            is_broken_by_delete(Some(&ServerIdentity {
-                name: String::new(),
-                version: version.into(),
-            }))
+        let broken = |server: &str, spoken: &str| {
+            let server = ServerIdentity { name: String::new(), version: server.into() };
+            is_broken_by_delete(Some(&server), spoken)
         };
-        assert!(broken("1.8.1") && broken("1.9.4"));
-        assert!(!broken("1.10.1") && !broken("1.30.0") && !is_broken_by_delete(None));
+        let old = "2025-03-26";
+        assert!(broken("1.8.1", old) && broken("1.9.4", old));
+        assert!(!broken("1.10.1", old) && !broken("1.30.0", old));
+        assert!(!broken("1.9.4", LATEST_LEGACY), "another server of that version");
+        assert!(!is_broken_by_delete(None, old));
     }
 }

@@ -4,7 +4,12 @@
 //! timing fair. It answers three questions: does the server live ([`Session::prove_life`]), what
 //! does it offer ([`Session::read_lists`]), and who is it ([`Session::conversation`]).
 
+mod call;
+mod endings;
+mod events;
+mod memory;
 mod open;
+mod reopen;
 mod wire;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,17 +22,18 @@ use mcpmon_core::service::ProtocolChoice;
 use mcpmon_core::status::Era;
 use mcpmon_core::text::truncate;
 use serde_json::value::RawValue;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+pub use self::call::{Called, ListedTool};
+pub use self::endings::Endings;
+pub use self::memory::Memory;
 use self::wire::{Turn, Wire, WireKind};
-use crate::child::{ChildProcess, GRACE};
+use crate::child::{self, ChildProcess, GRACE};
 use crate::error::{CallError, told};
 use crate::forensics::Remains;
-use crate::jsonrpc::codes;
+use crate::inbox::{Answer, Heard, Payload};
+use crate::jsonrpc::{Echo, Recall, codes};
 use crate::lists::Known;
-use crate::opening::{Ask, Next, Seen, Situation, next};
-use crate::pipe::{Answer, Pipe};
 use crate::protocol::{self, Capabilities, ClientInfo, Params, methods};
 
 /// What does not change from one session of a service to the next.
@@ -41,6 +47,8 @@ pub struct SessionOptions {
     pub max_body: usize,
     /// DNS, connect and TLS together.
     pub connection_timeout: Duration,
+    /// Whether a session id is given back by DELETE when it is of no more use.
+    pub terminate_session: bool,
     /// Takes the service's secrets out of every error.
     pub redactor: Redactor,
 }
@@ -52,32 +60,9 @@ impl Default for SessionOptions {
             protocol: ProtocolChoice::Auto,
             max_body: 16_000_000,
             connection_timeout: Duration::from_secs(5),
+            terminate_session: true,
             redactor: Redactor::default(),
         }
-    }
-}
-
-/// Processes that are being ended while nobody waits for them.
-///
-/// Ending a process takes seconds, a check has a deadline. Dropped with processes in it, they are
-/// killed at once.
-#[derive(Debug, Default)]
-pub struct Endings(JoinSet<()>);
-
-impl Endings {
-    fn add(&mut self, mut pipe: Pipe, process: Option<ChildProcess>) {
-        while self.0.try_join_next().is_some() {}
-        self.0.spawn(async move {
-            pipe.close_input(GRACE).await;
-            if let Some(mut process) = process {
-                process.end().await;
-            }
-        });
-    }
-
-    /// Waits until every one of them is gone.
-    pub async fn all(&mut self) {
-        while self.0.join_next().await.is_some() {}
     }
 }
 
@@ -92,6 +77,36 @@ struct Agreed {
     findings: Vec<Finding>,
 }
 
+/// The last good answer to a discovery.
+#[derive(Debug)]
+enum Discovered {
+    /// As a body that is known again.
+    Echo(Echo),
+    /// As text, where it did not come as a body of its own.
+    Text(Box<RawValue>),
+}
+
+impl Discovered {
+    fn new(result: Box<RawValue>, echo: Option<Echo>) -> Option<Self> {
+        match echo {
+            Some(echo) => Some(Self::Echo(echo)),
+            None if result.get().len() <= LONGEST_DISCOVERED => Some(Self::Text(result)),
+            None => None,
+        }
+    }
+
+    fn echo(&self) -> Option<&Echo> {
+        match self {
+            Self::Echo(echo) => Some(echo),
+            Self::Text(_) => None,
+        }
+    }
+
+    fn is_text(&self, result: &RawValue) -> bool {
+        matches!(self, Self::Text(text) if text.get() == result.get())
+    }
+}
+
 /// A conversation that is open.
 #[derive(Debug)]
 pub struct Session {
@@ -104,11 +119,13 @@ pub struct Session {
     /// `ping` was refused, though the server works (legacy).
     no_ping: bool,
     /// The last good answer to a discovery, so that the same one need not be read again (modern).
-    discovered: Option<Box<RawValue>>,
+    discovered: Option<Discovered>,
     /// The lists as they were read last.
     pub(crate) known_lists: Known,
     /// Whether the end of the process was told by [`Session::woken`].
     told_of_exit: AtomicBool,
+    /// It could not be opened again the way it was opened.
+    lost: bool,
 }
 
 impl Session {
@@ -135,15 +152,16 @@ impl Session {
     pub fn process_id(&self) -> Option<u32> {
         match &self.wire.kind {
             WireKind::Process { process, .. } => process.as_ref().map(ChildProcess::id),
-            WireKind::Http { .. } => None,
+            WireKind::Http { .. } | WireKind::Events { .. } => None,
         }
     }
 
-    /// Whether this session is one the server keeps: a process, or a session id.
+    /// Whether this session is one the server keeps: a process, a session id, or an event stream.
     pub fn is_kept_by_server(&self) -> bool {
         match &self.wire.kind {
             WireKind::Process { .. } => true,
             WireKind::Http { session, .. } => session.is_some(),
+            WireKind::Events { stream, .. } => !stream.has_ended(),
         }
     }
 
@@ -153,12 +171,23 @@ impl Session {
             WireKind::Process { pipe, process } => {
                 pipe.has_ended() || process.as_ref().is_some_and(|process| process.exit().is_some())
             }
-            WireKind::Http { .. } => false,
+            // Where only the session is gone, the next question opens another one.
+            WireKind::Http { .. } | WireKind::Events { .. } => self.lost,
         }
     }
 
-    /// Resolves when the process ended, its output closed, or it said that a list changed.
-    /// Cancel-safe. Over HTTP there is no such word between requests, and it never resolves.
+    /// Whether its process was lost by our own doing, so that its end says nothing of the service.
+    pub fn is_lost(&self) -> bool {
+        match &self.wire.kind {
+            WireKind::Process { process, .. } => {
+                process.as_ref().is_some_and(ChildProcess::is_lost)
+            }
+            _ => false,
+        }
+    }
+
+    /// Resolves when the process ended, its output closed, the event stream ended, or it said that a
+    /// list changed. Cancel-safe. Over streamable HTTP there is no such word between requests, and it never resolves.
     pub async fn woken(&self) {
         match &self.wire.kind {
             WireKind::Process { pipe, process: Some(process) }
@@ -170,7 +199,24 @@ impl Session {
                 }
             }
             WireKind::Process { pipe, .. } => pipe.woken().await,
+            WireKind::Events { stream, .. } => stream.woken().await,
             WireKind::Http { .. } => std::future::pending().await,
+        }
+    }
+
+    /// Has the requests from here to [`Session::end_run`] follow one another on one connection
+    /// over HTTP, so that a place among the connections of its origin is waited for once. Between
+    /// the two nobody else has the connection.
+    pub fn begin_run(&mut self) {
+        if let WireKind::Http { channel, .. } = &mut self.wire.kind {
+            channel.begin_run();
+        }
+    }
+
+    /// Leaves the connection to others.
+    pub fn end_run(&mut self) {
+        if let WireKind::Http { channel, .. } = &mut self.wire.kind {
+            channel.end_run();
         }
     }
 
@@ -183,9 +229,12 @@ impl Session {
     pub fn take_findings(&mut self) -> Vec<Finding> {
         let mut findings = self.agreed.findings.clone();
         findings.append(&mut self.wire.notes);
-        if let WireKind::Process { pipe, .. } = &self.wire.kind {
-            findings.extend(noise_findings(&pipe.take_heard(), &self.wire.options.redactor));
-        }
+        let heard = match &self.wire.kind {
+            WireKind::Process { pipe, .. } => pipe.take_heard(),
+            WireKind::Events { stream, .. } => stream.take_heard(),
+            WireKind::Http { .. } => return findings,
+        };
+        findings.extend(heard_findings(&heard, self.agreed.era, &self.wire.options.redactor));
         findings
     }
 
@@ -201,8 +250,18 @@ impl Session {
         phases: &mut Phases,
         deadline: Instant,
     ) -> Result<Duration, CallError> {
+        if let WireKind::Events { stream, .. } = &self.wire.kind
+            && stream.has_ended()
+        {
+            Box::pin(self.reopen_stream(phases, deadline)).await?;
+            return self.prove_once(phases, deadline).await;
+        }
         match self.prove_once(phases, deadline).await {
             Ok(latency) => Ok(latency),
+            Err(error) if self.is_stream_lost(&error) => {
+                Box::pin(self.reopen_stream(phases, deadline)).await?;
+                self.prove_once(phases, deadline).await
+            }
             Err(error) => match self.way_back(&error) {
                 Some(ask) => {
                     Box::pin(self.reopen(ask, error, phases, deadline)).await?;
@@ -251,10 +310,21 @@ impl Session {
         deadline: Instant,
     ) -> Result<Duration, CallError> {
         let phase = Phase::Request;
+        let known = self.discovered.take();
+        let recall = Recall::from(known.as_ref().and_then(Discovered::echo));
+        let params = Params::default();
         let answer =
-            self.ask(methods::DISCOVER, Params::default(), phase, phases, deadline).await?;
-        let Ok(result) = answer.payload else { return Ok(answer.latency) };
-        if self.discovered.as_deref().is_some_and(|known| known.get() == result.get()) {
+            self.recall(methods::DISCOVER, params, phase, recall, phases, deadline).await?;
+        let (result, echo) = match answer.payload {
+            Ok(Payload::New(result, echo)) => (result, echo),
+            Ok(Payload::Same(_)) => {
+                self.discovered = known;
+                return Ok(answer.latency);
+            }
+            Err(_) => return Ok(answer.latency),
+        };
+        if known.as_ref().is_some_and(|known| known.is_text(&result)) {
+            self.discovered = known;
             return Ok(answer.latency);
         }
         let greeting = protocol::read_discover(&result).map_err(|shape| {
@@ -267,7 +337,7 @@ impl Session {
         self.agreed.capabilities = greeting.capabilities;
         let server = greeting.server.map(|server| identity(&server, &self.wire.options.redactor));
         self.agreed.server = server.or(self.agreed.server.take());
-        self.discovered = Some(result).filter(|result| result.get().len() <= LONGEST_DISCOVERED);
+        self.discovered = Discovered::new(result, echo);
         Ok(answer.latency)
     }
 
@@ -297,6 +367,9 @@ impl Session {
             return Ok(());
         };
         let Some(exit) = process.exit() else { return Ok(()) };
+        if process.is_lost() {
+            return Err(child::lost(Phase::Request));
+        }
         let stderr = process.last_words().await;
         let samples = pipe.heard().samples;
         let remains = Remains { exit, stderr: &stderr, stdout: &samples, answered: true };
@@ -331,67 +404,25 @@ impl Session {
         };
     }
 
-    /// Which way the conversation is opened again after this error, if it should be.
-    fn way_back(&self, error: &CallError) -> Option<Ask> {
-        let WireKind::Http { session, .. } = &self.wire.kind else { return None };
-        match self.agreed.era {
-            Era::Legacy => {
-                let forgotten = match (error.status, session) {
-                    (Some(404), _) => true,
-                    // Several SDKs say 400 for a session they do not know (any more).
-                    (Some(400), Some(_)) => self.proven,
-                    (Some(400), None) => true,
-                    _ => false,
-                };
-                forgotten.then(Ask::initialize)
-            }
-            Era::Modern => {
-                let situation = Situation {
-                    choice: self.wire.options.protocol,
-                    remembered: Some(Era::Modern),
-                    discoveries: 1,
-                    handshakes: 0,
-                };
-                match next(&situation, &Ask::discover(), &Seen::from_error(error)) {
-                    Next::Try(ask) => Some(ask),
-                    _ => None,
-                }
-            }
-        }
-    }
-
-    async fn reopen(
-        &mut self,
-        ask: Ask,
-        error: CallError,
-        phases: &mut Phases,
-        deadline: Instant,
-    ) -> Result<(), CallError> {
-        let had_session = self.agreed.era == Era::Legacy && self.is_kept_by_server();
-        let situation = Situation {
-            choice: self.wire.options.protocol,
-            remembered: Some(self.agreed.era),
-            discoveries: u8::from(self.agreed.era == Era::Modern),
-            handshakes: 0,
-        };
-        self.agreed =
-            open::over_http(&mut self.wire, situation, ask, Some(error), phases, deadline).await?;
-        (self.greeted, self.proven, self.no_ping) = (false, false, false);
-        // The same words may mean another thing in another era.
-        (self.discovered, self.known_lists) = (None, Known::default());
-        if had_session {
-            let text = "the server forgot the session; a new one was opened";
-            self.wire.notes.push(Finding::new(FindingCode::SessionNotKept, text));
-        }
-        Ok(())
-    }
-
     /// Sends a request in this session's revision.
     pub(crate) async fn ask(
         &mut self,
         method: &str,
         params: Params<'_>,
         phase: Phase,
+        phases: &mut Phases,
+        deadline: Instant,
+    ) -> Result<Answer, CallError> {
+        self.recall(method, params, phase, Recall::No, phases, deadline).await
+    }
+
+    /// The same, where the answer may be one that is remembered.
+    pub(crate) async fn recall(
+        &mut self,
+        method: &str,
+        params: Params<'_>,
+        phase: Phase,
+        recall: Recall<'_>,
         phases: &mut Phases,
         deadline: Instant,
     ) -> Result<Answer, CallError> {
@@ -402,11 +433,15 @@ impl Session {
             modern: self.agreed.era == Era::Modern,
             phase,
         };
-        self.wire.call(turn, phases, deadline).await
+        self.wire.recall(turn, recall, phases, deadline).await
     }
 
     pub(crate) fn error(&self, code: FailureCode, phase: Phase, message: String) -> CallError {
         CallError::new(code, phase, message).redacted(&self.wire.options.redactor)
+    }
+
+    pub(crate) fn max_body(&self) -> usize {
+        self.wire.options.max_body
     }
 
     pub(crate) fn redactor(&self) -> &Redactor {
@@ -414,18 +449,21 @@ impl Session {
     }
 
     /// Ends the session. A process has its input closed and is ended, in `endings` if it takes
-    /// long; a session id is given back by DELETE if `terminate` and if that is known not to hurt
-    /// the server.
+    /// long; an event stream is closed; a session id is given back by DELETE if `terminate`, unless
+    /// [`SessionOptions::terminate_session`] forbids it or that is known to hurt the server.
     pub async fn close(self, terminate: bool, endings: &mut Endings) {
+        let version = self.agreed.version.as_str();
         match self.wire.kind {
             WireKind::Process { pipe, process } => endings.add(pipe, process),
             WireKind::Http { mut channel, session: Some(session) } => {
-                if terminate && !protocol::is_broken_by_delete(self.agreed.server.as_ref()) {
+                let may = terminate && self.wire.options.terminate_session;
+                if may && !protocol::is_broken_by_delete(self.agreed.server.as_ref(), version) {
                     let deadline = Instant::now() + GRACE;
-                    channel.end_session(&session, &self.agreed.version, deadline).await;
+                    let named = Some(version).filter(|named| protocol::has_version_header(named));
+                    channel.end_session(&session, named, deadline).await;
                 }
             }
-            WireKind::Http { session: None, .. } => {}
+            WireKind::Http { session: None, .. } | WireKind::Events { .. } => {}
         }
     }
 }
@@ -454,7 +492,7 @@ fn is_ping_refusal(error: &CallError) -> bool {
     }
 }
 
-fn noise_findings(heard: &crate::pipe::Heard, redactor: &Redactor) -> Vec<Finding> {
+fn heard_findings(heard: &Heard, era: Era, redactor: &Redactor) -> Vec<Finding> {
     let mut findings = Vec::new();
     let noise = heard.noise + heard.broken + heard.misshapen;
     if noise > 0 {
@@ -469,6 +507,11 @@ fn noise_findings(heard: &crate::pipe::Heard, redactor: &Redactor) -> Vec<Findin
     }
     if heard.stray > 0 {
         let text = format!("{} answers came to what was never asked", heard.stray);
+        findings.push(Finding::new(FindingCode::Nonconforming, text));
+    }
+    if let Some(asked) = heard.first_asked.as_ref().filter(|_| era == Era::Modern) {
+        let asked = told(asked, redactor);
+        let text = format!("the server asked for `{asked}`, which this revision forbids");
         findings.push(Finding::new(FindingCode::Nonconforming, text));
     }
     findings

@@ -4,6 +4,7 @@
 //! hold, checked before a byte is kept.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,6 +26,35 @@ impl Event {
     }
 }
 
+/// How long to wait before a stream is taken up again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// What the server asked for, in milliseconds.
+    pub asked_ms: u64,
+    /// That, within sane bounds.
+    pub pause: Duration,
+}
+
+impl Retry {
+    /// The pause where the server asks for none.
+    pub const DEFAULT: Duration = Duration::from_secs(1);
+    /// Shorter ones would be a load on the server that it cannot have meant.
+    pub const SHORTEST: Duration = Duration::from_millis(20);
+    /// Longer ones would outlast any check.
+    pub const LONGEST: Duration = Duration::from_secs(10);
+
+    /// What a `retry` field of this many milliseconds comes to.
+    pub fn from_millis(asked_ms: u64) -> Self {
+        let pause = Duration::from_millis(asked_ms).clamp(Self::SHORTEST, Self::LONGEST);
+        Self { asked_ms, pause }
+    }
+
+    /// Whether the bounds made another one of it.
+    pub fn is_clamped(self) -> bool {
+        Duration::from_millis(self.asked_ms) != self.pause
+    }
+}
+
 /// An event, or one line of it, is over the cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event of more than {cap} bytes")]
@@ -40,6 +70,7 @@ pub struct SseParser {
     event: Event,
     has_data: bool,
     last_id: Option<String>,
+    retry_ms: Option<u64>,
     ready: VecDeque<Event>,
     after_cr: bool,
     first_line: bool,
@@ -54,6 +85,7 @@ impl SseParser {
             event: Event::default(),
             has_data: false,
             last_id: None,
+            retry_ms: None,
             ready: VecDeque::new(),
             after_cr: false,
             first_line: true,
@@ -105,6 +137,16 @@ impl SseParser {
         self.ready.pop_front()
     }
 
+    /// The id of the last event, to go on after it on another stream. Events without data count.
+    pub fn last_id(&self) -> Option<&str> {
+        self.last_id.as_deref()
+    }
+
+    /// How long to wait before that, in milliseconds, if the stream said so.
+    pub fn retry_ms(&self) -> Option<u64> {
+        self.retry_ms
+    }
+
     fn take_line(&mut self, line: &[u8]) {
         let line = if std::mem::take(&mut self.first_line) {
             line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line)
@@ -137,6 +179,7 @@ impl SseParser {
             b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
                 self.event.retry_ms =
                     std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+                self.retry_ms = self.event.retry_ms.or(self.retry_ms);
             }
             _ => {}
         }
@@ -188,6 +231,30 @@ mod tests {
         assert_eq!(got[0].retry_ms, Some(250));
         assert!(!got[0].is_message() && got[1].is_message());
         assert_eq!(got[1].id.as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn where_to_go_on_is_known_from_events_without_data_too() {
+        let mut parser = SseParser::new(1_000);
+        parser.push(b"id: 7\nretry: 0\n\n").unwrap();
+        assert_eq!(
+            (parser.next_event(), parser.last_id(), parser.retry_ms()),
+            (None, Some("7"), Some(0))
+        );
+    }
+
+    #[test]
+    fn a_pause_is_kept_within_bounds() {
+        for (asked, pause, clamped) in [
+            (0, 20, true),
+            (20, 20, false),
+            (500, 500, false),
+            (10_001, 10_000, true),
+            (u64::MAX, 10_000, true),
+        ] {
+            let retry = Retry::from_millis(asked);
+            assert_eq!((retry.pause.as_millis(), retry.is_clamped()), (pause, clamped), "{asked}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Measures what the store takes: checks a second through the public trait, beside a bare loop
 //! that appends rows of the same columns to a table without an index, in the same batches, in
-//! turns. Also what a page, `services` and a step of pruning cost on the file that results.
+//! turns; sealing and summing up run in between and are counted in. Also what a page, `services` and a step of pruning cost on the file that results.
 //!
 //! ```text
 //! cargo run --release -p mcpmon-store --example ingest
@@ -20,8 +20,12 @@ use tokio::time::Instant;
 
 const BATCH: usize = 1_000;
 const BATCHES: usize = 50;
-const ROUNDS: u64 = 6;
+const ROUNDS: u64 = 20;
+/// Batches between two rounds of sealing.
+const UPKEEP_EVERY: usize = 100;
 const SERVICES: usize = 1_000;
+/// The last simulated half-minute.
+const LAST: i64 = ROUNDS as i64 * BATCHES as i64;
 
 /// What one part of the measurement took.
 struct Timing {
@@ -48,7 +52,7 @@ fn batches(round: u64) -> Vec<Batch> {
         .map(|batch| {
             let second = round * BATCHES as u64 + batch as u64;
             let checks = (0..BATCH).map(|n| {
-                let at = Timestamp::from_millis((second * 1_000 + n as u64) as i64);
+                let at = Timestamp::from_millis((second * 30_000 + n as u64 * 30) as i64);
                 let mut observation = Observation::answered();
                 let spread = (n as u64 * 7_919 + second * 104_729) % 20_000;
                 observation.latency = Some(Duration::from_micros(15_000 + spread));
@@ -101,11 +105,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let store = SqliteStore::open(&path, OpenOptions::default())?;
     let mut beside = bare(&directory.path().join("bare.db"))?;
     let (mut ours, mut theirs) = (Timing { spans: vec![] }, Timing { spans: vec![] });
+    let mut upkeep = Duration::ZERO;
     for round in 0..ROUNDS {
         for batch in &batches(round) {
             let begun = Instant::now();
             store.append(batch).await?;
             ours.spans.push(begun.elapsed());
+            // Sealing keeps up with what is appended: its time is the store's.
+            if ours.spans.len() % UPKEEP_EVERY == 0 {
+                let begun = Instant::now();
+                while store.prune(&PrunePlan::default()).await?.more {}
+                upkeep += begun.elapsed();
+            }
             let begun = Instant::now();
             append_bare(&mut beside, batch)?;
             theirs.spans.push(begun.elapsed());
@@ -123,6 +134,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         )?;
     }
     writeln!(out, "ratio: {:.2}", ours.per_second(all) / theirs.per_second(all))?;
+    let with_upkeep = all as f64 / (ours.spans.iter().sum::<Duration>() + upkeep).as_secs_f64();
+    let ratio = with_upkeep / theirs.per_second(all);
+    writeln!(out, "sealing included: {with_upkeep:.0} checks/s, ratio {ratio:.2}")?;
 
     let reader = SqliteStore::reader(&path)?;
     let mut questions = Timing { spans: vec![] };
@@ -134,7 +148,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     writeln!(out, "services() of {SERVICES}: p50 {:.2} ms", questions.at(0.5))?;
     for (what, query) in [
         ("a page of all", RecordQuery::all()),
-        ("last minute of all", RecordQuery::all().since(Timestamp::from_millis(240_000))),
+        ("last minute of all", RecordQuery::all().since(Timestamp::from_millis(LAST * 30_000))),
         ("one service, whole range", RecordQuery::of("service-7".into())),
     ] {
         let begun = Instant::now();
@@ -145,8 +159,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let info = reader.info().await?;
     writeln!(out, "{:.1} bytes a check", info.bytes_per_check.unwrap_or_default())?;
 
-    let half = Timestamp::from_millis(150_000);
-    let plan = PrunePlan { checks_before: Some(half), incidents_before: None };
+    let half = Timestamp::from_millis(LAST * 15_000);
+    let plan = PrunePlan { checks_before: Some(half), ..PrunePlan::default() };
     let mut steps = Timing { spans: vec![] };
     loop {
         let begun = Instant::now();

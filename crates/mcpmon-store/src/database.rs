@@ -16,6 +16,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use crate::error::{damaged, store_error};
 use crate::file::{self, Standing, WriterLock};
 use crate::head::Head;
+use crate::rollup::{self, Progress};
 use crate::schema;
 use crate::services::{Directory, Words};
 
@@ -51,6 +52,7 @@ pub(crate) struct Database {
     // the writer may; and before another monitor may come, all are closed.
     idle: Mutex<Vec<Connection>>,
     writer: Mutex<Writer>,
+    upkeep: Mutex<()>,
     _lock: Option<WriterLock>,
 }
 
@@ -66,6 +68,9 @@ struct Writer {
 pub(crate) struct Mirror {
     pub(crate) directory: Directory,
     pub(crate) head: Head,
+    pub(crate) rollups: Progress,
+    /// The newest moment there are checks of.
+    pub(crate) newest: i64,
 }
 
 /// Whether there may be commands, so that looking is cheap while there are none.
@@ -157,6 +162,7 @@ impl Database {
             words: Mutex::default(),
             idle: Mutex::default(),
             writer: Mutex::new(writer),
+            upkeep: Mutex::default(),
             _lock: lock,
         }
     }
@@ -167,6 +173,11 @@ impl Database {
 
     pub(crate) fn options(&self) -> &OpenOptions {
         &self.options
+    }
+
+    /// Held over one step of sealing or retention, which reads before it writes.
+    pub(crate) fn upkeep(&self) -> MutexGuard<'_, ()> {
+        locked(&self.upkeep)
     }
 
     /// Runs `work` in one transaction; what it did is durable when this returns.
@@ -243,6 +254,15 @@ impl Database {
         Ok(result)
     }
 
+    /// Runs `work` on a reading connection of its own and outside of a transaction.
+    pub(crate) fn read_outside<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let connection = connect(&self.path, self.options, false)?;
+        work(&connection).map_err(|error| store_error(&self.path, error))
+    }
+
     /// Runs a pragma of a test on the writing connection.
     #[cfg(test)]
     pub(crate) fn pragma(&self, name: &str, value: i64) -> i64 {
@@ -254,7 +274,12 @@ impl Database {
 
 impl Mirror {
     fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        Ok(Self { directory: Directory::load(connection)?, head: Head::load(connection)? })
+        Ok(Self {
+            directory: Directory::load(connection)?,
+            head: Head::load(connection)?,
+            rollups: Progress::load(connection)?,
+            newest: rollup::newest(connection)?.unwrap_or(i64::MIN),
+        })
     }
 }
 

@@ -3,8 +3,7 @@
 //! Rows carry no index but their number. They are nearly in order of time (a check is appended
 //! when it ends, and checks last differently long), so a *mark* for each run of up to 1,024 rows
 //! says which times it spans, at most [`SPAN`]. A question for a time range seeks in the marks and
-//! reads whole runs; retention deletes runs from the front. When blocks sealed per service come,
-//! they are a second source of the same pages.
+//! reads whole runs; sealing and retention take runs from the front (`seal`, `prune`).
 //!
 //! A service's last check is wanted by every `status`, also in other processes, but a row per
 //! service and batch would cost a fifth of what can be appended (`examples/ingest.rs` with 1,000
@@ -12,12 +11,13 @@
 //! pointers are brought up to date every [`POINTER_STRIDE`] checks, and readers look through the
 //! few rows since.
 
-use mcpmon_core::Timestamp;
-use mcpmon_core::store::{CheckRecord, Cursor, Page, RecordQuery};
-use rusqlite::{Connection, Row, Transaction, params};
+use mcpmon_core::store::CheckRecord;
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, params};
 
+use crate::block;
 use crate::codec;
 use crate::packed;
+use crate::row::Row;
 use crate::services::{Directory, Words};
 
 /// Longest time between the checks of one run, in ms: how far before a moment a run with checks
@@ -27,8 +27,6 @@ pub(crate) const SPAN: i64 = 600_000;
 const RUN: i64 = 1_024;
 /// Rows appended between two updates of the last-check pointers.
 const POINTER_STRIDE: i64 = 16_384;
-/// Rows looked at for one page; a question that finds little says so and goes on with the next.
-const SCAN_BUDGET: i64 = if cfg!(test) { 2_000 } else { 1_000_000 };
 
 /// A run of rows and the times it spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +45,7 @@ impl Mark {
         Self { first: id, last: id, kept: 1, min_at: at, max_at: at }
     }
 
-    pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(crate) fn read(row: &SqlRow<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             first: row.get(0)?,
             last: row.get(1)?,
@@ -237,165 +235,32 @@ pub(crate) fn last_checks(
         note(row.get(0)?, row.get(1)?);
     }
     each_since(connection, pointed_through(connection)?, note)?;
-    let sql = format!("SELECT {CHECK_COLUMNS} FROM check_head WHERE id = ?1");
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut check_of = |id: i64| {
-        let mut rows = statement.query([id])?;
-        rows.next()?.map_or(Ok(None), |row| read_check(row, words))
-    };
-    ids.into_iter().map(|id| if id == 0 { Ok(None) } else { check_of(id) }).collect()
-}
-
-const CHECK_COLUMNS: &str =
-    "id, service, at, question, status, code, latency, total, phases, restarted, process";
-
-/// A row as core's record; `None` for a service that is not in the directory.
-fn read_check(row: &Row<'_>, words: &Words) -> rusqlite::Result<Option<CheckRecord>> {
-    let Some(service) = words.service(row.get(1)?) else { return Ok(None) };
-    let code: Option<i64> = row.get(5)?;
-    let latency: Option<i64> = row.get(6)?;
-    let blob = |at| row.get_ref(at).and_then(|value| Ok(value.as_blob_or_null()?));
-    Ok(Some(CheckRecord {
-        service: service.clone(),
-        at: Timestamp::from_millis(row.get(2)?),
-        question: codec::to_question(row.get(3)?),
-        status: codec::to_status(row.get(4)?),
-        code: code.and_then(|code| words.code(code)),
-        latency: latency.map(codec::to_duration),
-        total: codec::to_duration(row.get(7)?),
-        phases: blob(8)?.map(packed::to_phases).unwrap_or_default(),
-        restarted: row.get(9)?,
-        process: blob(10)?.and_then(packed::to_process),
-    }))
-}
-
-/// One page of checks, oldest first, ties in the order they were appended.
-pub(crate) fn page(
-    connection: &Connection,
-    words: &Words,
-    query: &RecordQuery,
-) -> rusqlite::Result<Page<CheckRecord>> {
-    let mut reading = Reading::new(query);
-    let service = match &query.service {
-        None => None,
-        Some(name) => match words.number_of(name) {
-            Some(number) => Some(number),
-            None => return Ok(Page { items: Vec::new(), next: None }),
-        },
-    };
-    let sql = "SELECT first, last, kept, min_at, max_at FROM head_mark
-               WHERE min_at >= ?1 AND min_at < ?2 AND max_at >= ?3 ORDER BY min_at, first";
-    let mut marks = connection.prepare_cached(sql)?;
-    let begin = reading.from.saturating_sub(SPAN);
-    let mut marks = marks.query([begin, reading.until, reading.from])?;
-    let (mut scanned, mut start) = (0, None);
-    while let Some(row) = marks.next()? {
-        let mark = Mark::read(row)?;
-        let start = *start.get_or_insert(mark.min_at.max(reading.from));
-        if reading.is_settled_before(mark.min_at) {
-            break;
-        }
-        // Only where the next page would begin later than this one did.
-        if scanned > SCAN_BUDGET && mark.min_at > start {
-            return Ok(reading.interrupted_before(mark.min_at));
-        }
-        scanned += mark.kept;
-        reading.take_run(connection, words, service, &mark)?;
-    }
-    Ok(reading.finish())
-}
-
-/// A page being read: the earliest rows found so far, one more than are asked for.
-struct Reading {
-    from: i64,
-    after: Option<(i64, i64)>,
-    until: i64,
-    limit: usize,
-    found: Vec<(i64, i64, CheckRecord)>,
-}
-
-impl Reading {
-    fn new(query: &RecordQuery) -> Self {
-        let since = query.since.map_or(i64::MIN, Timestamp::as_millis);
-        let after = query.after.map(|cursor| (cursor.at.as_millis(), cursor.tie));
-        Self {
-            from: since.max(after.map_or(i64::MIN, |(at, _)| at)),
-            after,
-            until: query.until.map_or(i64::MAX, Timestamp::as_millis),
-            limit: query.limit.clamp(1, RecordQuery::LARGEST_PAGE),
-            found: Vec::new(),
-        }
-    }
-
-    fn take_run(
-        &mut self,
-        connection: &Connection,
-        words: &Words,
-        service: Option<i64>,
-        mark: &Mark,
-    ) -> rusqlite::Result<()> {
-        let by_service = if service.is_some() { "AND service = ?5" } else { "AND ?5 IS NULL" };
-        let sql = format!(
-            "SELECT {CHECK_COLUMNS} FROM check_head
-             WHERE id BETWEEN ?1 AND ?2 AND at >= ?3 AND at < ?4 {by_service} ORDER BY id"
-        );
-        let mut statement = connection.prepare_cached(&sql)?;
-        let mut rows =
-            statement.query(params![mark.first, mark.last, self.from, self.until, service])?;
-        while let Some(row) = rows.next()? {
-            let place = (row.get(2)?, row.get(0)?);
-            if self.after.is_some_and(|after| place <= after) {
-                continue;
+    let sql = format!("SELECT {} FROM check_head WHERE id = ?1", Row::COLUMNS);
+    let mut of_head = connection.prepare_cached(&sql)?;
+    let mut sealed =
+        connection.prepare_cached("SELECT packed FROM last_check WHERE service = ?1")?;
+    let mut check_of = |service: i64, id: i64| {
+        let Some(name) = words.service(service) else { return Ok(None) };
+        let row = match of_head.query_row([id], |row| Row::read(row, 0)).optional()? {
+            Some(row) => Some(row),
+            // Rows leave the head in their order: what was sealed last is the newest then.
+            None => {
+                let packed = sealed.query_row([service], |row| {
+                    Ok(row.get_ref(0)?.as_blob_or_null()?.and_then(block::unpack))
+                });
+                packed.optional()?.flatten().and_then(|rows| rows.into_iter().next())
             }
-            if let Some(check) = read_check(row, words)? {
-                self.found.push((place.0, place.1, check));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether no run that begins at `min_at` or later can change the page any more.
-    fn is_settled_before(&mut self, min_at: i64) -> bool {
-        if self.found.len() <= self.limit {
-            return false;
-        }
-        self.sort();
-        self.found.truncate(self.limit + 1);
-        self.found.last().is_some_and(|(at, ..)| *at < min_at)
-    }
-
-    fn sort(&mut self) {
-        // Rows come nearly in order; a stable sort finds the runs.
-        self.found.sort_by_key(|(at, id, _)| (*at, *id));
-    }
-
-    fn finish(mut self) -> Page<CheckRecord> {
-        self.sort();
-        let more = self.found.len() > self.limit;
-        self.found.truncate(self.limit);
-        let next = self
-            .found
-            .last()
-            .filter(|_| more)
-            .map(|(at, id, _)| Cursor { at: Timestamp::from_millis(*at), tie: *id });
-        Page { items: self.found.into_iter().map(|(.., check)| check).collect(), next }
-    }
-
-    /// What is sure so far, and to go on where the reading stopped.
-    fn interrupted_before(mut self, min_at: i64) -> Page<CheckRecord> {
-        self.found.retain(|(at, ..)| *at < min_at);
-        let mut page = self.finish();
-        let frontier = Cursor { at: Timestamp::from_millis(min_at), tie: i64::MIN };
-        page.next.get_or_insert(frontier);
-        page
-    }
+        };
+        Ok(row.map(|row| row.record(name, words)))
+    };
+    (0..).zip(ids).map(|(service, id)| check_of(service, id)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use mcpmon_core::store::{Batch, SampleStore};
+    use mcpmon_core::store::{Batch, RecordQuery, SampleStore};
     use mcpmon_testkit::START;
     use mcpmon_testkit::samples::check;
 

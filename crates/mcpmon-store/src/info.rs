@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use crate::database::Database;
-use crate::{file, schema};
+use crate::{block, file, schema, seal};
 
 /// Problems listed at most; a damaged file has one for every page.
 const MOST_PROBLEMS: u32 = 100;
@@ -86,8 +86,17 @@ impl StoreInfo {
             let used_bytes = (pragma("page_count")? * page_size).saturating_sub(free_bytes);
             let sql = "SELECT coalesce(sum(kept), 0), min(min_at), max(max_at)
                        FROM head_mark WHERE kept > 0";
-            let (checks, oldest, newest): (u64, Option<i64>, Option<i64>) =
+            let (in_head, oldest, newest): (u64, Option<i64>, Option<i64>) =
                 connection.query_row(sql, [], |row| row.try_into())?;
+            // A chunk that is being sealed is still counted in the head.
+            let sql = "SELECT coalesce(sum(checks) FILTER (WHERE through IS NULL), 0),
+                              min(max(min_at, pruned)), max(max_at)
+                       FROM chunk WHERE pruned <= max_at";
+            let (in_blocks, oldest_packed, newest_packed): (u64, Option<i64>, Option<i64>) =
+                connection.query_row(sql, [], |row| row.try_into())?;
+            let checks = in_head + in_blocks;
+            let oldest = oldest.into_iter().chain(oldest_packed).min();
+            let newest = newest.max(newest_packed);
             let count = |of: &str| count(connection, of);
             Ok(Self {
                 schema: Self::SCHEMA.to_owned(),
@@ -152,6 +161,7 @@ impl IntegrityReport {
             let mut problems = integrity(connection)?;
             problems.extend(dangling(connection)?);
             problems.extend(marks(connection)?);
+            problems.extend(blocks(connection)?);
             let pragma =
                 |name| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
             let application_id = pragma("application_id")?;
@@ -193,7 +203,31 @@ fn marks(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let marked: u64 =
         connection
             .query_row("SELECT coalesce(sum(kept), 0) FROM head_mark", [], |row| row.get(0))?;
-    let there = count(connection, "check_head")?;
+    let sql = "SELECT count(*) FROM check_head WHERE id >= ?1";
+    let there: u64 = connection.query_row(sql, [seal::head_from(connection)?], |row| row.get(0))?;
     let differ = marked != there;
     Ok(differ.then(|| format!("{there} checks are there, but {marked} can be found by time")))
+}
+
+/// Blocks that cannot be unpacked, or belong to no chunk.
+fn blocks(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut problems = Vec::new();
+    let mut statement = connection.prepare(
+        "SELECT block.id, block.checks, chunk.id FROM block
+         LEFT JOIN chunk ON chunk.id = block.id >> ?1 ORDER BY block.id",
+    )?;
+    let mut rows = statement.query([seal::SERVICE_BITS])?;
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        if row.get::<_, Option<i64>>(2)?.is_none() {
+            problems.push(format!("block {id} belongs to no chunk"));
+        }
+        if block::unpack(row.get_ref(1)?.as_blob()?).is_none() {
+            problems.push(format!("block {id} cannot be unpacked"));
+        }
+        if problems.len() >= MOST_PROBLEMS as usize {
+            break;
+        }
+    }
+    Ok(problems)
 }

@@ -9,22 +9,36 @@
 //! service, a batch is one transaction and one sync, and retention deletes runs from its front in
 //! steps. `head` says how a question still finds its place.
 
+mod aside;
+mod backup;
+mod bits;
+mod block;
+mod bound;
 mod codec;
 mod database;
 mod error;
 pub mod export;
 mod file;
 mod head;
+pub mod import;
 mod incidents;
 mod info;
 mod packed;
+mod pages;
 mod prune;
+mod questions;
+mod rollup;
+mod row;
 mod schema;
+mod seal;
 mod services;
 mod store;
+mod summary;
 
+pub use aside::SetAside;
 pub use database::OpenOptions;
 pub use info::{IntegrityReport, OutboxCounts, StoreInfo};
+pub use prune::PruneReport;
 pub use store::SqliteStore;
 
 /// Compiles what the README shows.

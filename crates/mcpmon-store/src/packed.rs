@@ -38,10 +38,10 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Takes packed values off the front of a row. Every method is `None` at a damaged row's end.
-struct Unpacker<'a>(&'a [u8]);
+pub(crate) struct Unpacker<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Unpacker<'a> {
-    fn int(&mut self) -> Option<u64> {
+    pub(crate) fn int(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let (byte, rest) = self.0.split_first()?;
@@ -92,24 +92,44 @@ pub(crate) fn phases(out: &mut Vec<u8>, phases: &Phases) {
     }
 }
 
-/// The parts of a check. A part that cannot be read counts as not timed.
-pub(crate) fn to_phases(packed: &[u8]) -> Phases {
+/// The parts of a check in ticks of 10 µs: spawn, dns, connect, tls, handshake, list. A part that
+/// cannot be read counts as not timed.
+pub(crate) fn to_parts(packed: &[u8]) -> [Option<i64>; 6] {
     let mut packed = Unpacker(packed);
     let present = packed.int().unwrap_or(0);
-    let mut part = |bit: u32| (present >> bit & 1 == 1).then(|| packed.hundredths()).flatten();
-    Phases {
-        spawn_ms: part(0),
-        dns_ms: part(1),
-        connect_ms: part(2),
-        tls_ms: part(3),
-        handshake_ms: part(4),
-        list_ms: part(5),
+    std::array::from_fn(|bit| {
+        let ticks = (present >> bit & 1 == 1).then(|| packed.int()).flatten()?;
+        Some(i64::try_from(ticks).unwrap_or(i64::MAX))
+    })
+}
+
+/// A process tree in the file's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct PackedProcess {
+    /// Hundredths of a percent.
+    pub(crate) cpu: i64,
+    pub(crate) memory: i64,
+    pub(crate) files: Option<i64>,
+    pub(crate) processes: i64,
+}
+
+impl PackedProcess {
+    pub(crate) fn metrics(self) -> ProcessMetrics {
+        let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
+        ProcessMetrics {
+            cpu_percent: self.cpu as f64 / 100.0,
+            memory_bytes: unsigned(self.memory),
+            open_files: self.files.map(unsigned),
+            processes: u32::try_from(self.processes).unwrap_or(0),
+            // Threads and age are told live, not kept.
+            ..ProcessMetrics::default()
+        }
     }
 }
 
 /// Packs a process tree.
 pub(crate) fn process(out: &mut Vec<u8>, process: &ProcessMetrics) {
-    let ProcessMetrics { cpu_percent, memory_bytes, open_files, processes } = *process;
+    let ProcessMetrics { cpu_percent, memory_bytes, open_files, processes, .. } = *process;
     push_hundredths(out, cpu_percent);
     push(out, memory_bytes);
     push_optional(out, open_files);
@@ -117,13 +137,14 @@ pub(crate) fn process(out: &mut Vec<u8>, process: &ProcessMetrics) {
 }
 
 /// A process tree, if it can be read.
-pub(crate) fn to_process(packed: &[u8]) -> Option<ProcessMetrics> {
+pub(crate) fn to_process(packed: &[u8]) -> Option<PackedProcess> {
     let mut packed = Unpacker(packed);
-    Some(ProcessMetrics {
-        cpu_percent: packed.hundredths()?,
-        memory_bytes: packed.int()?,
-        open_files: packed.optional()?,
-        processes: u32::try_from(packed.int()?).ok()?,
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    Some(PackedProcess {
+        cpu: signed(packed.int()?),
+        memory: signed(packed.int()?),
+        files: packed.optional()?.map(signed),
+        processes: signed(packed.int()?),
     })
 }
 
@@ -271,25 +292,32 @@ mod tests {
             };
             let mut packed = Vec::new();
             phases(&mut packed, &before);
-            prop_assert_eq!(to_phases(&packed), before);
+            let back = to_parts(&packed).map(|part| part.map(|ticks| ticks as f64 / 100.0));
+            prop_assert_eq!(back.to_vec(), parts);
         }
 
         #[test]
         fn a_process_tree_comes_back_as_it_was(
             cpu_percent in hundredths(),
-            memory_bytes: u64,
-            open_files in proptest::option::of(0_u64..u64::MAX),
+            memory_bytes in 0..u64::MAX / 2,
+            open_files in proptest::option::of(0..u64::MAX / 2),
             processes: u32,
         ) {
-            let before = ProcessMetrics { cpu_percent, memory_bytes, open_files, processes };
+            let before = ProcessMetrics {
+                cpu_percent,
+                memory_bytes,
+                open_files,
+                processes,
+                ..ProcessMetrics::default()
+            };
             let mut packed = Vec::new();
             process(&mut packed, &before);
-            prop_assert_eq!(to_process(&packed), Some(before));
+            prop_assert_eq!(to_process(&packed).map(PackedProcess::metrics), Some(before));
         }
 
         #[test]
         fn damaged_rows_are_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = (to_phases(&bytes), to_process(&bytes), to_host(&bytes));
+            let _ = (to_parts(&bytes), to_process(&bytes), to_host(&bytes));
         }
     }
 

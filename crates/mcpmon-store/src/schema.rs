@@ -16,7 +16,8 @@ pub(crate) const APPLICATION_ID: u32 = 0x6d63_706d;
 pub(crate) const NEWEST: u32 = STEPS.len() as u32;
 
 /// Oldest first. A step that was released is never changed.
-const STEPS: &[&str] = &[include_str!("../migrations/001_first.sql")];
+const STEPS: &[&str] =
+    &[include_str!("../migrations/001_first.sql"), include_str!("../migrations/002_blocks.sql")];
 
 static MIGRATIONS: LazyLock<Migrations<'static>> =
     LazyLock::new(|| Migrations::new(STEPS.iter().copied().map(M::up).collect()));

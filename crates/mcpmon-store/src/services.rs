@@ -16,6 +16,7 @@ use crate::codec::{from_json, to_json};
 use crate::database::Mirror;
 use crate::head;
 use crate::packed;
+use crate::rollup;
 
 /// Lists kept of one service: a server whose list never settles must not fill the disk.
 const KEPT_LISTS: i64 = 20;
@@ -150,7 +151,10 @@ pub(crate) fn append(
     mirror: &mut Mirror,
     batch: &Batch,
 ) -> rusqlite::Result<()> {
-    let Mirror { directory, head } = mirror;
+    let Mirror { directory, head, rollups, newest } = mirror;
+    rollup::note_late(transaction, directory, *rollups, *newest, batch)?;
+    let last = batch.checks.iter().map(|check| check.at.as_millis()).max();
+    *newest = last.map_or(*newest, |last| last.max(*newest));
     for facts in &batch.facts {
         let service = directory.service(transaction, &facts.service)?;
         let sql = "UPDATE service SET facts = ?2 WHERE id = ?1";
@@ -253,6 +257,7 @@ fn unknown_facts(service: ServiceName) -> ServiceFacts {
         restarts: 0,
         available_since: None,
         watched: true,
+        check_interval_ms: None,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A future that is dropped leaves its task running, so the work happens whole or not at all.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,16 +10,18 @@ use mcpmon_core::alert::{AlertState, Silence};
 use mcpmon_core::monitor::MonitorCommand;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
-    AlertQuery, AlertRecord, AuditEntry, Batch, CheckRecord, CommandQueue, Delivery, HostRecord,
-    IncidentLog, ListRecord, Page, PrunePlan, Pruned, RecordQuery, SampleStore, Settlement,
-    StoreError, StoredService, Transition,
+    AlertQuery, AlertRecord, AuditEntry, Batch, CheckRecord, CommandQueue, Delivery, History,
+    HistoryQuery, HostRecord, IncidentLog, ListRecord, Page, PrunePlan, Pruned, RecordQuery,
+    SampleStore, Settlement, StoreError, StoredService, Summary, Transition,
 };
 use mcpmon_core::{ServiceName, Timestamp};
 use tokio::sync::Semaphore;
 
+use crate::aside::{self, SetAside};
 use crate::database::{Database, OpenOptions};
 use crate::info::{IntegrityReport, StoreInfo};
-use crate::{file, head, incidents, prune, services};
+use crate::prune::PruneReport;
+use crate::{backup, file, incidents, pages, prune, questions, rollup, seal, services};
 
 /// History in one SQLite file. Clones share it; the last one dropped closes it.
 ///
@@ -52,6 +54,71 @@ impl SqliteStore {
     /// As [`SqliteStore::open`]; also where there is no database yet.
     pub fn reader(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open(path, OpenOptions { read_only: true, ..OpenOptions::default() })
+    }
+
+    /// As [`SqliteStore::open`] for a monitor; but a file that is damaged, empty or another
+    /// program's is put aside under a dated name, and a new database begun. Says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`SqliteStore::open`]: what a newer build wrote, what somebody else has open, and what
+    /// may not be touched is refused.
+    pub fn open_or_begin(
+        path: impl AsRef<Path>,
+        options: OpenOptions,
+        now: Timestamp,
+    ) -> Result<(Self, Option<SetAside>), StoreError> {
+        let path = path.as_ref();
+        let error = match Self::open(path, options) {
+            Ok(store) => return Ok((store, None)),
+            Err(error) => error,
+        };
+        if options.read_only || !aside::is_hopeless(&error) {
+            return Err(error);
+        }
+        let set_aside =
+            SetAside { path: aside::put_aside(path, "set-aside", now)?, reason: error.to_string() };
+        tracing::error!(path = %set_aside.path.display(), %error, "Database set aside; a new one begins");
+        Ok((Self::open(path, options)?, Some(set_aside)))
+    }
+
+    /// Writes a compact copy of one consistent view to `target`, a new file for the owner alone.
+    /// Whoever writes the database goes on.
+    ///
+    /// # Errors
+    ///
+    /// When `target` exists or cannot be written, or the database not be read.
+    pub async fn backup(&self, target: impl AsRef<Path>) -> Result<(), StoreError> {
+        let target = target.as_ref().to_path_buf();
+        self.ask(move |database| backup::backup(database, &target)).await
+    }
+
+    /// Puts a copy of `backup` in the place of the database at `path`; what stood there is put
+    /// aside under a dated name, which is given. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// When the backup is none of ours or not sound, when a monitor writes the database, or when
+    /// files cannot be written.
+    pub fn restore(
+        backup: impl AsRef<Path>,
+        path: impl AsRef<Path>,
+        now: Timestamp,
+    ) -> Result<Option<PathBuf>, StoreError> {
+        backup::restore(backup.as_ref(), path.as_ref(), now)
+    }
+
+    /// What a plan would delete; deletes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn would_prune(&self, plan: &PrunePlan) -> Result<PruneReport, StoreError> {
+        let plan = *plan;
+        self.ask(move |database| {
+            database.read(|connection, _| PruneReport::read(connection, &plan))
+        })
+        .await
     }
 
     /// Whether some process, this one included, has the database at `path` open for writing.
@@ -139,7 +206,7 @@ impl SampleStore for SqliteStore {
     async fn checks(&self, query: &RecordQuery) -> Result<Page<CheckRecord>, StoreError> {
         let query = query.clone();
         self.ask(move |database| {
-            database.read(|connection, words| head::page(connection, words, &query))
+            database.read(|connection, words| pages::page(connection, words, &query))
         })
         .await
     }
@@ -170,15 +237,62 @@ impl SampleStore for SqliteStore {
         .await
     }
 
+    async fn history(&self, query: &HistoryQuery) -> Result<History, StoreError> {
+        let query = query.clone();
+        self.ask(move |database| {
+            database.read(|connection, words| questions::history(connection, words, &query))
+        })
+        .await
+    }
+
+    async fn summaries(
+        &self,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(ServiceName, Summary)>, StoreError> {
+        self.ask(move |database| {
+            database.read(|connection, words| questions::summaries(connection, words, since, until))
+        })
+        .await
+    }
+
+    async fn last_checks(
+        &self,
+        service: &ServiceName,
+        count: usize,
+    ) -> Result<Vec<CheckRecord>, StoreError> {
+        let service = service.clone();
+        let count = count.min(RecordQuery::LARGEST_PAGE);
+        self.ask(move |database| {
+            database.read(|connection, words| pages::last(connection, words, &service, count))
+        })
+        .await
+    }
+
     async fn prune(&self, plan: &PrunePlan) -> Result<Pruned, StoreError> {
         let plan = *plan;
         self.run(move |database| {
+            // One step at a time: what is packed must still be as it was read.
+            let _step = database.upkeep();
+            // Before anything is deleted, and before it is packed with much that lies around it.
+            let summed = database.read(|connection, words| rollup::next(connection, words))?;
+            if let Some(step) = summed {
+                database.write(|transaction, mirror| rollup::place(transaction, mirror, &step))?;
+                return Ok(Pruned { rows: 0, more: true });
+            }
+            let packed = database.read(|connection, words| seal::pack_next(connection, words))?;
+            if let Some(slice) = packed {
+                database.write(|transaction, _| seal::place(transaction, &slice))?;
+                return Ok(Pruned { rows: 0, more: true });
+            }
             let pruned =
                 database.write(|transaction, mirror| prune::step(transaction, mirror, &plan))?;
-            if pruned.rows > 0 {
-                return Ok(pruned);
+            if pruned.rows > 0 || pruned.more {
+                // What was deleted may leave pages to give back, or more to delete.
+                return Ok(Pruned { more: true, ..pruned });
             }
-            let more = database.write(|transaction, _| prune::give_back(transaction))?;
+            let more =
+                database.write(|transaction, _| prune::give_back(transaction, plan.most_bytes))?;
             Ok(Pruned { rows: 0, more })
         })
         .await

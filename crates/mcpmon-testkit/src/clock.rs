@@ -51,17 +51,34 @@ impl Clock for FakeClock {
 }
 
 /// A wall clock that runs as tokio's clock does: under a paused runtime it jumps with the timers,
-/// so that timestamps and waits stay in step.
+/// so that timestamps and waits stay in step, until it is told to leap. Clones show the same time.
 #[derive(Debug, Clone)]
 pub struct TokioClock {
     start: Timestamp,
     origin: Instant,
+    leapt_millis: Arc<AtomicI64>,
 }
 
 impl TokioClock {
     /// A clock that shows `start` now.
     pub fn starting_at(start: Timestamp) -> Self {
-        Self { start, origin: Instant::now() }
+        Self { start, origin: Instant::now(), leapt_millis: Arc::default() }
+    }
+
+    /// Leaps on while timers stand still, as over a suspend.
+    pub fn advance(&self, by: Duration) -> Timestamp {
+        self.leap(by, 1)
+    }
+
+    /// Leaps back, as when it is corrected.
+    pub fn step_back(&self, by: Duration) -> Timestamp {
+        self.leap(by, -1)
+    }
+
+    fn leap(&self, by: Duration, sign: i64) -> Timestamp {
+        let millis = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        self.leapt_millis.fetch_add(sign * millis, Ordering::SeqCst);
+        self.now()
     }
 }
 
@@ -74,7 +91,9 @@ impl Default for TokioClock {
 
 impl Clock for TokioClock {
     fn now(&self) -> Timestamp {
-        self.start.saturating_add(self.origin.elapsed())
+        let leapt = self.leapt_millis.load(Ordering::SeqCst);
+        let running = self.start.saturating_add(self.origin.elapsed());
+        Timestamp::from_millis(running.as_millis().saturating_add(leapt))
     }
 }
 
@@ -97,5 +116,9 @@ mod tests {
         let clock = TokioClock::default();
         tokio::time::sleep(Duration::from_secs(3_600)).await;
         assert_eq!(clock.now().since(START), Duration::from_secs(3_600));
+        clock.clone().advance(Duration::from_secs(60));
+        assert_eq!(clock.now().since(START), Duration::from_secs(3_660));
+        clock.step_back(Duration::from_secs(7_200));
+        assert!(clock.now() < START);
     }
 }

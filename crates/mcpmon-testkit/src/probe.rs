@@ -1,6 +1,6 @@
 //! Probes that see what a test wants them to see.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,7 @@ pub struct Script(Arc<watch::Sender<Progress>>);
 struct Progress {
     steps: VecDeque<Step>,
     usual: Step,
+    usual_to: HashMap<Question, Step>,
     asked: Vec<Question>,
     probes: usize,
     running: usize,
@@ -79,6 +80,7 @@ impl Default for Script {
         Self(Arc::new(watch::Sender::new(Progress {
             steps: VecDeque::new(),
             usual: Step::answered(),
+            usual_to: HashMap::new(),
             asked: Vec::new(),
             probes: 0,
             running: 0,
@@ -101,6 +103,12 @@ impl Script {
     /// What every ask sees that no step is left for; a good check at first.
     pub fn usually(&self, step: impl Into<Step>) -> &Self {
         self.0.send_modify(|p| p.usual = step.into());
+        self
+    }
+
+    /// What every ask of this question sees, whatever steps are left and whatever is usual.
+    pub fn usually_to(&self, question: Question, step: impl Into<Step>) -> &Self {
+        self.0.send_modify(|p| drop(p.usual_to.insert(question, step.into())));
         self
     }
 
@@ -180,7 +188,10 @@ impl Script {
             p.asked.push(question);
             p.running += 1;
             p.most_running = p.most_running.max(p.running);
-            step = p.steps.pop_front().unwrap_or_else(|| p.usual.clone());
+            step = match p.usual_to.get(&question) {
+                Some(step) => step.clone(),
+                None => p.steps.pop_front().unwrap_or_else(|| p.usual.clone()),
+            };
         });
         step
     }

@@ -135,7 +135,13 @@ pub fn service_metrics(service: &str) -> ServiceMetrics {
 
 /// A process tree of two processes.
 pub fn process_metrics() -> ProcessMetrics {
-    ProcessMetrics { cpu_percent: 1.5, memory_bytes: 64 << 20, open_files: Some(24), processes: 2 }
+    ProcessMetrics {
+        cpu_percent: 1.5,
+        memory_bytes: 64 << 20,
+        open_files: Some(24),
+        processes: 2,
+        ..ProcessMetrics::default()
+    }
 }
 
 /// A machine with one half-full disk, one interface and half of its memory used.

@@ -9,9 +9,9 @@ use mcpmon_core::monitor::MonitorCommand;
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
-    AlertQuery, AlertRecord, AuditEntry, Batch, CheckRecord, CommandQueue, Delivery, HostRecord,
-    IncidentLog, ListRecord, Page, PrunePlan, Pruned, RecordQuery, SampleStore, Settlement, Store,
-    StoreError, StoredService, Transition,
+    AlertQuery, AlertRecord, AuditEntry, Batch, CheckRecord, CommandQueue, Delivery, History,
+    HistoryQuery, HostRecord, IncidentLog, ListRecord, Page, PrunePlan, Pruned, RecordQuery,
+    SampleStore, Settlement, Store, StoreError, StoredService, Summary, Transition,
 };
 use mcpmon_core::time::Timestamp;
 use tokio::sync::watch;
@@ -242,6 +242,26 @@ impl<S: Store + ?Sized> SampleStore for FailingStore<S> {
 
     async fn lists(&self, service: &ServiceName) -> Result<Option<ListRecord>, StoreError> {
         self.pass(Kind::Read).await?.lists(service).await
+    }
+
+    async fn history(&self, query: &HistoryQuery) -> Result<History, StoreError> {
+        self.pass(Kind::Read).await?.history(query).await
+    }
+
+    async fn summaries(
+        &self,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(ServiceName, Summary)>, StoreError> {
+        self.pass(Kind::Read).await?.summaries(since, until).await
+    }
+
+    async fn last_checks(
+        &self,
+        service: &ServiceName,
+        count: usize,
+    ) -> Result<Vec<CheckRecord>, StoreError> {
+        self.pass(Kind::Read).await?.last_checks(service, count).await
     }
 
     async fn prune(&self, plan: &PrunePlan) -> Result<Pruned, StoreError> {

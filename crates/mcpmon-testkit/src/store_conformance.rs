@@ -5,6 +5,7 @@
 //! 10 µs, percentages and rates at two decimals.
 
 mod incidents;
+mod questions;
 mod samples;
 
 use std::time::Duration;
@@ -33,6 +34,10 @@ pub async fn store_conformance<S: Store>(make: impl AsyncFn() -> S) {
     samples::lists_keep_the_moment_they_were_first_seen(&make().await).await;
     samples::the_machine_is_remembered(&make().await).await;
     samples::pruning_takes_what_is_old_and_leaves_the_last_status(&make().await).await;
+    questions::a_history_is_what_its_records_say(&make().await).await;
+    questions::points_cover_the_span_and_add_up(&make().await).await;
+    questions::summaries_are_those_of_every_service(&make().await).await;
+    questions::the_last_checks_are_the_newest(&make().await).await;
     incidents::an_empty_log_answers(&make().await).await;
     incidents::a_transition_replaces_by_key_and_id(&make().await).await;
     incidents::alerts_are_chosen_newest_first(&make().await).await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mcpmon_core::monitor::{MonitorEvent, MonitorHandle as _};
+use mcpmon_core::observation::{CallObservation, DependencyObservation};
 use mcpmon_core::probe::HostProbe;
 use mcpmon_core::{FailureCode, Question, ServiceSpec, Settings, SystemMetrics};
 use mcpmon_engine::{MemoryStore, Monitor, RunningMonitor};
@@ -39,6 +40,12 @@ pub(super) enum Plot {
     Slow,
     /// Fails one check in five.
     Unsteady,
+    /// Its configured calls take four seconds.
+    CallsSlowly,
+    /// Its configured calls never end.
+    CallsHang,
+    /// Refuses connections, as does what it depends on.
+    RefusedBeside,
 }
 
 impl Plot {
@@ -67,6 +74,26 @@ impl Plot {
             Self::Slow => {
                 script.usually(samples::answered_in(Duration::from_secs(3)));
             }
+            Self::CallsSlowly => {
+                let mut called = samples::answered();
+                called.calls.push(CallObservation {
+                    tool: "t".to_owned(),
+                    duration: Duration::from_secs(4),
+                    failure: None,
+                });
+                script.usually_to(Question::Functional, called);
+            }
+            Self::CallsHang => {
+                script.usually_to(Question::Functional, Step::Hang);
+            }
+            Self::RefusedBeside => {
+                let mut looked = samples::answered();
+                looked.dependencies.push(DependencyObservation {
+                    dependency: "tcp://db:5432".to_owned(),
+                    problem: Some("refused".to_owned()),
+                });
+                script.usually(refused()).usually_to(Question::Dependency, looked);
+            }
             Self::Unsteady => {
                 let round =
                     || (0..5).map(move |n| if n == 4 { refused() } else { Step::answered() });
@@ -89,6 +116,10 @@ pub(super) enum Look {
     AsksBegun(u64),
     /// After how many seconds the first check was over.
     FirstResult,
+    /// After how many seconds the first round of configured calls was over.
+    FirstCalls,
+    /// The code of what is wrong.
+    Code(u64),
     /// The status.
     Status(u64),
     /// What the handler `told` was told: kind, rule and level of each notice.
@@ -146,6 +177,9 @@ impl Lab {
         if let Some(entry) = settings.services.get(SERVICE) {
             service.limits = entry.limits(&service.limits);
             service.labels.extend(entry.labels.clone());
+            service.functional.clone_from(&entry.functional);
+            service.depends_on.clone_from(&entry.depends_on);
+            service.mode = entry.mode;
         }
         let store = FailingStore::new(Arc::new(MemoryStore::new()));
         let (told, other) = (RecordingHandler::new("told"), RecordingHandler::new("other"));
@@ -209,6 +243,21 @@ pub(super) async fn observe(toml: &str, plot: Plot, look: Look) -> String {
             let mut events = lab.monitor.subscribe();
             while !matches!(events.next().await, Some(MonitorEvent::Checked(_)) | None) {}
             started.elapsed().as_secs().to_string()
+        }
+        Look::FirstCalls => {
+            let mut events = lab.monitor.subscribe();
+            let is_call = |event: &Option<MonitorEvent>| match event {
+                Some(MonitorEvent::Checked(check)) => check.question == Question::Functional,
+                Some(_) => false,
+                None => true,
+            };
+            while !is_call(&events.next().await) {}
+            started.elapsed().as_secs().to_string()
+        }
+        Look::Code(seconds) => {
+            lab.pass(seconds).await;
+            let failure = lab.monitor.service_info(SERVICE).and_then(|info| info.check.failure);
+            failure.map_or_else(String::new, |failure| failure.code.to_string())
         }
         Look::Status(seconds) => {
             lab.pass(seconds).await;

@@ -5,6 +5,7 @@
 //! on the command line, or in a pure function the loop calls. A last test holds the lists against
 //! the schema, so that no key is without one.
 
+mod calls;
 mod lab;
 mod on_the_command_line;
 mod on_virtual_time;
@@ -13,7 +14,7 @@ mod per_service;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mcpmon_core::store::Retention;
+use mcpmon_core::store::{PrunePlan, Retention};
 use mcpmon_core::{Settings, Timestamp};
 use serde_json::Value;
 
@@ -36,16 +37,7 @@ const CLIENTS_OWN: &[&str] = &[
 /// A value other than the default for every key that is not in effect.
 #[rustfmt::skip]
 const NOT_IN_EFFECT: &[(&str, &str)] = &[
-    ("monitoring.middle_retention_days", "[monitoring]\nmiddle_retention_days = 3\n"),
-    ("monitoring.rollup_retention_days", "[monitoring]\nrollup_retention_days = 3\n"),
-    ("monitoring.max_database_size", "[monitoring]\nmax_database_size = \"1MB\"\n"),
-    ("tool_monitoring.call_timeout", "[tool_monitoring]\ncall_timeout = \"3s\"\n"),
-    ("tool_monitoring.slow_call_threshold", "[tool_monitoring]\nslow_call_threshold = \"3s\"\n"),
-    ("services.*.call_timeout", "[services.a]\nurl = \"http://127.0.0.1:9/\"\ncall_timeout = \"3s\"\n"),
-    ("services.*.depends_on", "[services.a]\nurl = \"http://127.0.0.1:9/\"\ndepends_on = [\"env:X\"]\n"),
-    ("services.*.functional", "[services.a]\nurl = \"http://127.0.0.1:9/\"\n[[services.a.functional]]\ntool = \"t\"\n"),
     ("services.*.remediation", "[services.a]\nurl = \"http://127.0.0.1:9/\"\n[services.a.remediation]\naction = \"restart\"\n"),
-    ("services.*.mode", "[services.a]\nurl = \"http://127.0.0.1:9/\"\nmode = \"passive\"\n"),
     ("maintenance", "[[maintenance]]\nstart = \"02:00\"\nduration = \"2h\"\n"),
 ];
 
@@ -107,8 +99,9 @@ async fn every_key_has_a_proof_and_every_proof_a_key() {
     proven.extend(on_virtual_time::keys().map(str::to_owned));
     proven.extend(on_the_command_line::KEYS.iter().map(|key| (*key).to_owned()));
     proven.extend(per_service::keys());
+    proven.extend(calls::KEYS.iter().map(|key| (*key).to_owned()));
     proven.extend(CLIENTS_OWN.iter().map(|key| (*key).to_owned()));
-    proven.insert("monitoring.metrics_retention_days".to_owned());
+    proven.extend(RETENTION.iter().map(|(key, _)| format!("monitoring.{key}")));
     let later = || Settings::NOT_IN_EFFECT.iter().map(|(key, _)| *key);
 
     let unproven: Vec<&String> = keys
@@ -123,14 +116,40 @@ async fn every_key_has_a_proof_and_every_proof_a_key() {
     }
 }
 
+/// Keys that say how long and in how much room the history is kept, with another value.
+const RETENTION: &[(&str, &str)] = &[
+    ("metrics_retention_days", "2"),
+    ("middle_retention_days", "3"),
+    ("rollup_retention_days", "4"),
+    ("max_database_size", "\"1MB\""),
+];
+
 #[test]
-fn metrics_retention_days_says_what_is_pruned() {
+fn retention_says_what_is_pruned() {
     let now = Timestamp::from_millis(1_795_356_571_120);
-    for (toml, days) in [("", 7), ("[monitoring]\nmetrics_retention_days = 2\n", 2)] {
+    let days = |days: u64| Some(now.saturating_sub(Duration::from_secs(days * 86_400)));
+    let plan = |toml: &str| {
         let settings: Settings = toml::from_str(toml).unwrap();
-        let plan = Retention::from_settings(&settings).plan(now);
-        let before = now.saturating_sub(Duration::from_secs(days * 86_400));
-        assert_eq!(plan.checks_before, Some(before));
+        Retention::from_settings(&settings).plan(now)
+    };
+    let usual = PrunePlan {
+        checks_before: days(7),
+        quarters_before: days(30),
+        hours_before: days(365),
+        incidents_before: days(365),
+        most_bytes: Some(512_000_000),
+    };
+    assert_eq!(plan(""), usual);
+    for (key, value) in RETENTION {
+        let expected = match *key {
+            "metrics_retention_days" => PrunePlan { checks_before: days(2), ..usual },
+            "middle_retention_days" => PrunePlan { quarters_before: days(3), ..usual },
+            "rollup_retention_days" => {
+                PrunePlan { hours_before: days(4), incidents_before: days(4), ..usual }
+            }
+            _ => PrunePlan { most_bytes: Some(1_000_000), ..usual },
+        };
+        assert_eq!(plan(&format!("[monitoring]\n{key} = {value}\n")), expected);
     }
 }
 

@@ -96,12 +96,14 @@ async fn startup_timeout_ends_the_wait_for_a_first_answer() {
     assert_eq!(it["failure"]["code"], "handshake_timeout", "{it:#}");
 }
 
-/// Two servers that answer only if both are started at the same time.
+/// Two servers that answer only if both are started at the same time. They use a processor while
+/// they wait: what works on nothing gives its slot back.
 fn two_that_wait_for_each_other() -> String {
     let wait = |own: &str, other: &str| {
         format!(
-            "[services.{own}]\ncommand = \"sh\"\nargs = [\"-c\", \"touch {own}; i=0; \
-             while [ ! -e {other} ]; do i=$((i+1)); [ $i -gt 30 ] && exit 1; sleep 0.1; done; \
+            "[services.{own}]\ncommand = \"sh\"\nargs = [\"-c\", \"touch {own}; \
+             end=$(($(date +%s) + 3)); \
+             while [ ! -e {other} ]; do [ $(date +%s) -gt $end ] && exit 1; done; \
              exec {MCPMON} demo-server\"]\n"
         )
     };

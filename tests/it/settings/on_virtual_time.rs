@@ -35,6 +35,14 @@ const ALWAYS: &str = "[[rules]]\nname = \"r\"\nwhen = \"total_checks >= 1\"\n";
 /// A rule that fires while the service is down.
 const DOWN: &str = "[[rules]]\nname = \"service_down\"\nenabled = false\n\
                     [[rules]]\nname = \"r\"\nwhen = \"status == 'stopped'\"\n";
+/// Without the rule that a service fires which fails one check in five.
+const NOT_FLAPPING: &str = "[[rules]]\nname = \"flapping\"\nenabled = false\n[tool_monitoring]\n";
+/// A configured call.
+const CALLED: &str = "[[services.svc.functional]]\ntool = \"t\"\n";
+/// A configured call, a rule that fires where one is slow, and no other rule in the way.
+const SLOW_CALLS: &str = "[[services.svc.functional]]\ntool = \"t\"\n\
+                          [[rules]]\nname = \"slow_tool_calls\"\nenabled = false\n\
+                          [[rules]]\nname = \"r\"\nscope = \"tool\"\nwhen = \"slow_calls > 0\"\n";
 /// A route of its own for the handler `other`, beside one of everything for `told`.
 const ROUTED: &str = "[[rules]]\nname = \"r\"\nwhen = \"total_checks >= 1\"\nlevel = \"info\"\n\
                       [[routes]]\nhandlers = [\"told\"]\n\
@@ -78,7 +86,7 @@ const ROWS: &[Row] = &[
     row("performance_monitoring.disk_threshold", ("[performance_monitoring]\n", "disk_threshold = 40"),
         Plot::Well, Look::Told(4 * MINUTE), ("", "firing disk_full warning")),
 
-    row("tool_monitoring.error_rate_threshold", ("[tool_monitoring]\n", "error_rate_threshold = 0.5"),
+    row("tool_monitoring.error_rate_threshold", (NOT_FLAPPING, "error_rate_threshold = 0.5"),
         Plot::Unsteady, Look::Told(10 * MINUTE), ("firing high_error_rate warning", "")),
 
     row("data_collection.metrics_buffer_size", ("[data_collection]\n", "metrics_buffer_size = 5"),
@@ -116,6 +124,17 @@ const ROWS: &[Row] = &[
     row("routes.*.handlers", (ALWAYS, "[[routes]]\nhandlers = [\"told\"]"),
         Plot::Well, Look::ToldOther(MINUTE), ("firing r warning", "")),
 
+    row("tool_monitoring.call_timeout", (CALLED, "[tool_monitoring]\ncall_timeout = \"3s\""),
+        Plot::CallsHang, Look::FirstCalls, ("40", "13")),
+    row("tool_monitoring.slow_call_threshold",
+        (SLOW_CALLS, "[tool_monitoring]\nslow_call_threshold = \"3s\""),
+        Plot::CallsSlowly, Look::Told(MINUTE), ("", "firing r warning")),
+    row("services.*.functional.*.tool", ("", CALLED),
+        Plot::Well, Look::AsksOf(Question::Functional, 5 * MINUTE), ("0", "11")),
+    row("services.*.depends_on", ("", "[services.svc]\ndepends_on = [\"tcp://db:5432\"]"),
+        Plot::RefusedBeside, Look::Code(MINUTE), ("connection_refused", "dependency_down")),
+    row("services.*.mode", ("", "[services.svc]\nmode = \"passive\""),
+        Plot::Well, Look::Status(MINUTE), ("running", "paused")),
     row("services.*.labels", ("[[rules]]\nname = \"r\"\nwhen = \"total_checks >= 1\"\n\
                                match = { tier = \"1\" }\n", "[services.svc.labels]\ntier = \"1\""),
         Plot::Well, Look::Told(MINUTE), ("", "firing r warning")),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use mcpmon_core::alert::AlertState;
+use mcpmon_core::rule::Scope;
 use mcpmon_core::service::ServiceName;
 
 /// Whom an evaluation is about.
@@ -11,12 +12,16 @@ pub(super) enum About<'a> {
     Service(&'a ServiceName),
     Tool(&'a ServiceName, &'a str),
     Host,
+    /// The monitor itself, or what services depend on.
+    Monitor(Option<&'a ServiceName>),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Book {
     services: HashMap<ServiceName, OfService>,
     host: Vec<AlertState>,
+    /// By subject; a dependency may have the name of a service.
+    monitor: HashMap<Option<ServiceName>, Vec<AlertState>>,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +41,7 @@ impl Book {
     pub(super) fn take(&mut self, about: About<'_>) -> Vec<AlertState> {
         let states = match about {
             About::Host => Some(&mut self.host),
+            About::Monitor(subject) => self.monitor.get_mut(&subject.cloned()),
             About::Service(service) => self.services.get_mut(service).map(|of| &mut of.own),
             About::Tool(service, tool) => {
                 self.services.get_mut(service).and_then(|of| of.tools.get_mut(tool))
@@ -48,6 +54,10 @@ impl Book {
     pub(super) fn put(&mut self, about: About<'_>, states: Vec<AlertState>) {
         match about {
             About::Host => self.host = states,
+            About::Monitor(subject) if states.is_empty() => {
+                self.monitor.remove(&subject.cloned());
+            }
+            About::Monitor(subject) => drop(self.monitor.insert(subject.cloned(), states)),
             About::Service(service) => {
                 if let Some(of) = self.services.get_mut(service) {
                     of.own = states;
@@ -74,8 +84,11 @@ impl Book {
     }
 
     /// Takes up one state, in the place of another of its key.
-    pub(super) fn insert(&mut self, state: AlertState) {
+    pub(super) fn insert(&mut self, state: AlertState, scope: Scope) {
         let states = match (&state.key.service, &state.key.tool) {
+            (subject, _) if scope == Scope::Monitor => {
+                self.monitor.entry(subject.clone()).or_default()
+            }
             (None, _) => &mut self.host,
             (Some(service), None) => &mut self.services.entry(service.clone()).or_default().own,
             (Some(service), Some(tool)) => self
@@ -97,6 +110,8 @@ impl Book {
             out.extend(states.extract_if(.., |state| is_meant(state)));
         };
         sift(&mut self.host);
+        self.monitor.values_mut().for_each(&mut sift);
+        self.monitor.retain(|_, states| !states.is_empty());
         for of in self.services.values_mut() {
             sift(&mut of.own);
             of.tools.values_mut().for_each(&mut sift);
@@ -109,7 +124,7 @@ impl Book {
     }
 
     pub(super) fn states(&self) -> impl Iterator<Item = &AlertState> {
-        self.host.iter().chain(
+        self.host.iter().chain(self.monitor.values().flatten()).chain(
             self.services.values().flat_map(|of| of.own.iter().chain(of.tools.values().flatten())),
         )
     }
@@ -120,6 +135,7 @@ impl Book {
     ) -> Option<&mut AlertState> {
         self.host
             .iter_mut()
+            .chain(self.monitor.values_mut().flatten())
             .chain(
                 self.services
                     .values_mut()

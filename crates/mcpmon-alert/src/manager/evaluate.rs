@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use mcpmon_core::alert::{
-    ALERT_SCHEMA, Alert, AlertKey, AlertPhase, AlertState, Notification, NotificationKind,
+    ALERT_SCHEMA, Alert, AlertKey, AlertPhase, AlertState, Notification, NotificationKind, Silence,
 };
-use mcpmon_core::failure::Failure;
+use mcpmon_core::failure::{Failure, Finding};
 use mcpmon_core::metrics::{ServiceMetrics, SystemMetrics, ToolMetrics};
 use mcpmon_core::monitor::MonitorEvent;
-use mcpmon_core::rule::{RuleContext, RuleError, Scope, Subject, Verdict};
+use mcpmon_core::rule::{MonitorFact, RuleContext, RuleError, Scope, Subject, Usual, Verdict};
 use mcpmon_core::service::{ServiceLimits, ServiceName};
 use mcpmon_core::status::Level;
 use mcpmon_core::store::{AlertRecord, NewDelivery, Transition};
@@ -19,9 +19,10 @@ use mcpmon_core::time::Timestamp;
 use super::book::About;
 use super::{AlertManager, Entry, note_end, note_firing};
 use crate::identity::{alert_id, notification_key};
-use crate::machine::{self, Decision};
+use crate::machine::{self, Decision, Hush};
 use crate::message::default_message;
 use crate::routing::Routing;
+use crate::rules::{FLAPPING, SERVICE_DOWN};
 
 /// A rule that fails for every service at every check is one event a minute, not thousands.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -35,12 +36,31 @@ pub struct ServiceView<'a> {
     pub limits: Option<&'a ServiceLimits>,
     /// What is wrong with it now.
     pub failure: Option<&'a Failure>,
+    /// What is odd about it now.
+    pub findings: &'a [Finding],
+    /// How often the raw result changed in its last 20 attempts.
+    pub result_changes: u32,
+    /// Since when it has its status.
+    pub since: Option<Timestamp>,
+    /// What is usual for it, once there is enough history.
+    pub usual: Option<&'a Usual>,
+    /// Whether something it depends on is down: then no alert of it begins.
+    pub suppressed: bool,
 }
 
 impl Default for ServiceView<'_> {
     fn default() -> Self {
         static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
-        Self { labels: &NO_LABELS, limits: None, failure: None }
+        Self {
+            labels: &NO_LABELS,
+            limits: None,
+            failure: None,
+            findings: &[],
+            result_changes: 0,
+            since: None,
+            usual: None,
+            suppressed: false,
+        }
     }
 }
 
@@ -89,12 +109,36 @@ impl AlertManager {
         self.evaluate(About::Host, view, |_| metrics, |m| Subject::Host(m), now)
     }
 
+    /// Judges something the monitor knows of itself, or of what its services depend on, by the
+    /// rule of that name; nothing if that rule is switched off.
+    pub fn evaluate_fact(&mut self, rule: &str, fact: &MonitorFact, now: Timestamp) -> Evaluated {
+        let subject = ServiceName::from(fact.subject.as_str());
+        let about = match fact.subject.is_empty() {
+            true => About::Monitor(None),
+            false => About::Monitor(Some(&subject)),
+        };
+        let view = ServiceView::default();
+        self.evaluate_some(about, view, |_| fact, |f| Subject::Monitor(f), |name| name == rule, now)
+    }
+
     fn evaluate<M>(
+        &mut self,
+        about: About<'_>,
+        view: ServiceView<'_>,
+        metrics: impl FnMut(Duration) -> M,
+        subject: impl for<'m> Fn(&'m M) -> Subject<'m>,
+        now: Timestamp,
+    ) -> Evaluated {
+        self.evaluate_some(about, view, metrics, subject, |_| true, now)
+    }
+
+    fn evaluate_some<M>(
         &mut self,
         about: About<'_>,
         view: ServiceView<'_>,
         mut metrics: impl FnMut(Duration) -> M,
         subject: impl for<'m> Fn(&'m M) -> Subject<'m>,
+        is_meant: impl Fn(&str) -> bool,
         now: Timestamp,
     ) -> Evaluated {
         let mut out = Evaluated::default();
@@ -104,7 +148,8 @@ impl AlertManager {
         let scope = about.scope();
         let mut states = self.book.take(about);
         let mut windows: Vec<(Duration, M)> = Vec::new();
-        for entry in self.rules.iter_mut().filter(|entry| entry.scope == scope) {
+        let meant = |entry: &&mut Entry| entry.scope == scope && is_meant(entry.rule.name());
+        for entry in self.rules.iter_mut().filter(meant) {
             let applies = entry.rule.applies_to(view.labels);
             let at = states.iter().position(|state| state.key.rule == entry.rule.name());
             if !applies && at.is_none() {
@@ -122,13 +167,26 @@ impl AlertManager {
                 labels: view.labels,
                 limits: view.limits,
                 failure_code: view.failure.map(|failure| failure.code),
+                findings: view.findings,
+                result_changes: view.result_changes,
+                status_seconds: view.since.map(|since| now.since(since).as_secs_f64()),
+                usual: view.usual,
                 firing,
                 ..RuleContext::new(subject(&windows[slot].1), now)
             };
+            // What changes too often is told by one alert that says so; whether it is down cannot
+            // be told meanwhile.
+            let is_flapping = entry.rule.name() == SERVICE_DOWN
+                && states
+                    .iter()
+                    .any(|state| state.key.rule == FLAPPING && state.phase == AlertPhase::Firing);
             let mut round = Round {
                 about,
                 context,
                 failure: view.failure,
+                is_flapping,
+                suppressed: view.suppressed,
+                silences: &self.silences,
                 routing: &self.routing,
                 history: &mut self.history,
                 out: &mut out,
@@ -146,6 +204,7 @@ impl About<'_> {
             Self::Service(_) => Scope::Service,
             Self::Tool(..) => Scope::Tool,
             Self::Host => Scope::Host,
+            Self::Monitor(_) => Scope::Monitor,
         }
     }
 
@@ -154,6 +213,7 @@ impl About<'_> {
             Self::Service(service) => (Some(service.clone()), None),
             Self::Tool(service, tool) => (Some(service.clone()), Some(tool.to_owned())),
             Self::Host => (None, None),
+            Self::Monitor(subject) => (subject.cloned(), None),
         };
         AlertKey { rule: rule.to_owned(), service, tool }
     }
@@ -164,6 +224,9 @@ struct Round<'a> {
     about: About<'a>,
     context: RuleContext<'a>,
     failure: Option<&'a Failure>,
+    is_flapping: bool,
+    suppressed: bool,
+    silences: &'a [Silence],
     routing: &'a Routing,
     history: &'a mut VecDeque<Alert>,
     out: &'a mut Evaluated,
@@ -180,6 +243,7 @@ impl Round<'_> {
         let verdict = match applies.then(|| entry.rule.evaluate(&self.context)) {
             // It does not look at this service any more: what it said of it is over.
             None => Verdict::Ok,
+            Some(_) if self.is_flapping => Verdict::NoData,
             Some(Ok(verdict)) => verdict,
             Some(Err(error)) => {
                 self.complain(entry, error);
@@ -202,8 +266,21 @@ impl Round<'_> {
         let state = &mut states[at];
         let now = self.context.now;
         let decision = machine::step(state, verdict, level, &entry.timing, now);
+        let silenced_until = self.silenced_until(state, level);
+        let hush = Hush { suppressed: self.suppressed, silenced: silenced_until.is_some() };
+        let decision = machine::quieten(state, decision, hush);
         self.act(entry, state, decision, level);
+        let silenced = silenced_until.is_some();
+        if state.phase == AlertPhase::Firing && state.acknowledged.is_none() && !silenced {
+            self.escalate(state);
+        }
+        let escalation = state
+            .alert
+            .as_ref()
+            .filter(|_| state.phase == AlertPhase::Firing)
+            .and_then(|alert| self.routing.next_escalation(alert, now));
         let due = machine::next_due(state, &entry.timing).filter(|due| *due > now);
+        let due = due.into_iter().chain(silenced_until).chain(escalation);
         self.out.next_due = self.out.next_due.into_iter().chain(due).min();
         if decision == Decision::Quiet && machine::is_spent(state, &entry.timing, now) {
             states.swap_remove(at);
@@ -223,12 +300,14 @@ impl Round<'_> {
                 }
                 self.record_alert(state);
             }
-            Decision::Escalate => {
+            Decision::Escalate { tell } => {
                 self.apply(state, decision);
                 self.make_worse(entry, state, level);
                 let was_told = state.told;
                 let detail = if was_told { level.as_str() } else { "" };
-                self.tell(state, NotificationKind::Firing, detail);
+                if tell {
+                    self.tell(state, NotificationKind::Firing, detail);
+                }
                 self.record_alert(state);
             }
             Decision::TellLate if self.has_receivers(state) => {
@@ -249,14 +328,43 @@ impl Round<'_> {
                 }
                 self.record_alert(state);
             }
-            Decision::Pend | Decision::Lapse | Decision::Linger | Decision::Revive => {
-                self.apply(state, decision);
-            }
+            Decision::Pend
+            | Decision::Lapse
+            | Decision::Suppress
+            | Decision::Linger
+            | Decision::Revive => self.apply(state, decision),
         }
         if decision != Decision::Quiet {
             let state = state.clone();
             self.transition().states.push(state);
         }
+    }
+
+    /// Until when a silence covers this alert, if one does.
+    fn silenced_until(&self, state: &AlertState, level: Level) -> Option<Timestamp> {
+        let now = self.context.now;
+        let alert = state.alert.as_ref().filter(|_| state.phase == AlertPhase::Firing);
+        let level = alert.map_or(level, |alert| alert.level.max(level));
+        let labels = alert.map_or(self.context.labels, |alert| &alert.labels);
+        let covers = |silence: &&Silence| silence.covers(&state.key, level, labels, now);
+        self.silences.iter().filter(covers).map(|silence| silence.ends_at).max()
+    }
+
+    /// Tells those who are told of what nobody has taken on.
+    fn escalate(&mut self, state: &mut AlertState) {
+        let Some(alert) = state.alert.clone() else { return };
+        let routing = self.routing;
+        let due: Vec<&str> = routing
+            .escalations(&alert, self.context.now)
+            .filter(|handler| !state.told_to.iter().any(|told| told == handler))
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        machine::note_told(state, due.iter().copied(), self.context.now);
+        self.queue(&alert, NotificationKind::Firing, "unacknowledged", due.into_iter());
+        let state = state.clone();
+        self.transition().states.push(state);
     }
 
     fn apply(&self, state: &mut AlertState, decision: Decision) {
@@ -324,14 +432,14 @@ impl Round<'_> {
 
     fn has_receivers(&self, state: &AlertState) -> bool {
         let alert = state.alert.as_ref();
-        alert.is_some_and(|alert| self.routing.receivers(alert).next().is_some())
+        alert.is_some_and(|alert| self.routing.receivers(alert, self.context.now).next().is_some())
     }
 
     fn tell(&mut self, state: &mut AlertState, kind: NotificationKind, detail: &str) {
         let Some(alert) = state.alert.clone() else {
             return;
         };
-        let receivers: Vec<&str> = self.routing.receivers(&alert).collect();
+        let receivers: Vec<&str> = self.routing.receivers(&alert, self.context.now).collect();
         machine::note_told(state, receivers.iter().copied(), self.context.now);
         self.queue(&alert, kind, detail, receivers.into_iter());
     }
@@ -363,7 +471,7 @@ impl Round<'_> {
     fn record_alert(&mut self, state: &AlertState) {
         let Some(alert) = &state.alert else { return };
         self.transition().alerts.push(alert.clone());
-        let record = Box::new(AlertRecord { alert: alert.clone(), state: state.phase });
+        let record = Box::new(AlertRecord { alert: alert.clone(), state: state.shown_phase() });
         if alert.resolved_at.is_some() {
             note_end(self.history, alert);
             self.out.events.push(MonitorEvent::AlertResolved(record));
@@ -379,6 +487,7 @@ fn snapshot(subject: Subject<'_>) -> serde_json::Value {
         Subject::Service(metrics) => serde_json::to_value(metrics),
         Subject::Tool(metrics) => serde_json::to_value(metrics),
         Subject::Host(metrics) => serde_json::to_value(metrics),
+        Subject::Monitor(fact) => serde_json::to_value(fact),
         _ => Ok(serde_json::Value::Null),
     }
     .unwrap_or_default()

@@ -17,17 +17,23 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcpmon_core::alert::{Alert, AlertPhase, AlertState, Handler};
+use mcpmon_core::alert::{
+    Acknowledgement, Alert, AlertPhase, AlertState, Handler, Notification, NotificationKind,
+    Silence,
+};
 use mcpmon_core::rule::{Rule, Scope};
 use mcpmon_core::service::{ServiceLimits, ServiceName};
 use mcpmon_core::settings::AlertConfig;
-use mcpmon_core::store::Transition;
+use mcpmon_core::store::{NewDelivery, Transition};
 use mcpmon_core::time::Timestamp;
 
+use crate::identity::notification_key;
 use crate::machine::{self, Decision, Timing};
 use crate::routing::Routing;
 use book::Book;
 
+#[cfg(test)]
+mod quiet_tests;
 #[cfg(test)]
 mod tests;
 
@@ -46,6 +52,7 @@ pub struct AlertManager {
     book: Book,
     history: VecDeque<Alert>,
     limits: ServiceLimits,
+    silences: Vec<Silence>,
 }
 
 /// A rule with what is asked of it once rather than at every evaluation.
@@ -74,6 +81,7 @@ impl AlertManager {
             book: Book::default(),
             history: VecDeque::new(),
             limits: ServiceLimits::default(),
+            silences: Vec::new(),
         }
     }
 
@@ -206,14 +214,88 @@ impl AlertManager {
         now: Timestamp,
     ) -> Transition {
         for state in states {
-            self.book.insert(state);
+            let scope = self.scope_of(&state);
+            self.book.insert(state, scope);
         }
         self.end_orphans(now)
     }
 
     /// A service is no longer watched: its open alerts end without a word, its states are dropped.
     pub fn forget(&mut self, service: &ServiceName, now: Timestamp) -> Transition {
-        self.end_where(|state| state.key.service.as_ref() == Some(service), now)
+        let facts: Vec<String> = self.names_of_facts();
+        let is_meant = |state: &AlertState| {
+            state.key.service.as_ref() == Some(service) && !facts.contains(&state.key.rule)
+        };
+        self.end_where(is_meant, now)
+    }
+
+    /// Rules that look at what the monitor knows: their subjects are no services.
+    fn names_of_facts(&self) -> Vec<String> {
+        let of_monitor = self.rules.iter().filter(|entry| entry.scope == Scope::Monitor);
+        of_monitor.map(|entry| entry.rule.name().to_owned()).collect()
+    }
+
+    /// What a stored state's rule looks at; the alert knows it where the rule is gone.
+    fn scope_of(&self, state: &AlertState) -> Scope {
+        let rule = self.rules.iter().find(|entry| entry.rule.name() == state.key.rule);
+        let alert = state.alert.as_ref().map(|alert| alert.scope);
+        rule.map(|entry| entry.scope).or(alert).unwrap_or_default()
+    }
+
+    /// Subjects of open alerts of a rule that looks at what the monitor knows, so that what is no
+    /// longer so can be told of each.
+    pub fn open_subjects(&self, rule: &str) -> Vec<String> {
+        let of_rule = self.open().filter(|state| state.key.rule == rule);
+        of_rule.filter_map(|state| Some(state.key.service.as_ref()?.to_string())).collect()
+    }
+
+    /// What nothing is said of for a while. Exchanges all silences.
+    pub fn set_silences(&mut self, silences: Vec<Silence>) {
+        self.silences = silences;
+    }
+
+    /// The silences there are, ended ones among them.
+    pub fn silences(&self) -> &[Silence] {
+        &self.silences
+    }
+
+    /// Somebody takes an open alert on: whoever was told of it is told that, and nobody is reminded
+    /// of it until it gets worse. `None` if no such alert is open.
+    pub fn acknowledge(
+        &mut self,
+        alert: &str,
+        acknowledgement: Acknowledgement,
+        now: Timestamp,
+    ) -> Option<Transition> {
+        let is_meant = |state: &AlertState| {
+            state.phase == AlertPhase::Firing
+                && state.alert.as_ref().is_some_and(|known| known.id == alert)
+        };
+        let state = self.book.find_mut(is_meant)?;
+        let again = state.acknowledged.replace(acknowledgement).is_some();
+        let mut transition =
+            Transition { at: now, states: vec![state.clone()], ..Transition::default() };
+        let alert = state.alert.clone()?;
+        let key = notification_key(&alert.id, NotificationKind::Acknowledged, "");
+        let told = state.told_to.iter().filter(|handler| self.routing.has_handler(handler));
+        if !again {
+            transition.deliveries.extend(told.map(|handler| NewDelivery {
+                handler: handler.clone(),
+                notification: Notification::new(
+                    key.clone(),
+                    NotificationKind::Acknowledged,
+                    vec![alert.clone()],
+                ),
+            }));
+        }
+        transition.alerts.push(alert);
+        Some(transition)
+    }
+
+    /// Alerts that were told to this handler and still fire.
+    pub fn open_for(&self, handler: &str) -> Vec<Alert> {
+        let told = |state: &&AlertState| state.told_to.iter().any(|told| told == handler);
+        self.open().filter(told).filter_map(|state| state.alert.clone()).collect()
     }
 
     /// The same for every service `is_watched` does not know; for after a restart or a reload.
@@ -222,9 +304,10 @@ impl AlertManager {
         is_watched: impl Fn(&ServiceName) -> bool,
         now: Timestamp,
     ) -> Transition {
+        let facts: Vec<String> = self.names_of_facts();
         let is_gone = |state: &AlertState| {
             let service = state.key.service.as_ref();
-            service.is_some_and(|service| !is_watched(service))
+            service.is_some_and(|service| !is_watched(service)) && !facts.contains(&state.key.rule)
         };
         self.end_where(is_gone, now)
     }

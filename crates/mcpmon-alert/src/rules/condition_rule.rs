@@ -29,7 +29,12 @@ pub struct ConditionRule {
     labels: BTreeMap<String, String>,
     message: Option<Message>,
     built_in: bool,
+    guard: Option<Guard>,
 }
+
+/// What can be told without the condition, for a rule that nearly always has nothing to say: the
+/// verdict the condition would give, or `None` where it must be asked.
+pub(super) type Guard = fn(&RuleContext<'_>) -> Option<Verdict>;
 
 impl ConditionRule {
     /// Reads a rule that is whole: every problem it has, with the key each belongs to.
@@ -52,11 +57,11 @@ impl ConditionRule {
         if settings.name.trim().is_empty() {
             note("name", "a rule needs a name");
         }
-        if scope == Scope::Monitor {
+        if scope == Scope::Monitor && !built_in {
             note("scope", "rules can be written for `service`, `tool` and `host`");
             return Err(errors);
         }
-        if scope == Scope::Host && !settings.labels.is_empty() {
+        if !matches!(scope, Scope::Service | Scope::Tool) && !settings.labels.is_empty() {
             note("match", "the host has no labels; leave `match` out");
         }
         if settings.window.is_some_and(|window| window > LONGEST_WINDOW) {
@@ -97,7 +102,12 @@ impl ConditionRule {
             labels: settings.labels.clone(),
             message,
             built_in,
+            guard: None,
         })
+    }
+
+    pub(super) fn guarded(self, guard: Option<Guard>) -> Self {
+        Self { guard, ..self }
     }
 
     /// The condition as it was written.
@@ -167,6 +177,9 @@ impl Rule for ConditionRule {
     }
 
     fn evaluate(&self, context: &RuleContext<'_>) -> Result<Verdict, RuleError> {
+        if let Some(verdict) = self.guard.and_then(|guard| guard(context)) {
+            return Ok(verdict);
+        }
         self.when.evaluate(&self.variables(context)).map_err(|message| self.error(message))
     }
 

@@ -7,6 +7,7 @@ mod closure;
 mod condition_rule;
 mod set;
 
+pub use built_in::{DEPENDENCY_DOWN, FLAPPING, MONITOR_OFFLINE, SERVICE_DOWN, STORAGE_FAILING};
 pub use closure::AlertRule;
 pub use condition_rule::ConditionRule;
 pub use set::{RuleConfigError, RuleSet};

@@ -148,7 +148,7 @@ impl Reader {
     }
 
     fn read_built_in(&mut self, built_in: BuiltIn, change: Option<(usize, &RuleSettings)>) {
-        let BuiltIn { mut settings, mut worse } = built_in;
+        let BuiltIn { mut settings, mut worse, mut guard } = built_in;
         let scope = settings.scope.unwrap_or_default();
         let index = change.map(|(index, _)| index);
         if let Some((_, change)) = change {
@@ -162,10 +162,15 @@ impl Reader {
             if change.level.is_some() {
                 worse = None;
             }
+            // What decides without the condition belongs to our condition.
+            if change.when.is_some() {
+                guard = None;
+            }
             overlay(&mut settings, change);
         }
         let worse = worse.as_ref().map(|(condition, level)| (condition.as_str(), *level));
-        self.keep(index, &settings, ConditionRule::read(&settings, worse, true));
+        let rule = ConditionRule::read(&settings, worse, true).map(|rule| rule.guarded(guard));
+        self.keep(index, &settings, rule);
     }
 
     fn read_own(&mut self, index: usize, settings: &RuleSettings) {
@@ -408,7 +413,7 @@ mod tests {
         let busy = rule(&set, "busy");
         assert!(!busy.is_built_in());
         assert_eq!(busy.policy().window, Duration::from_secs(3_600));
-        assert_eq!(set.names().count(), 7);
+        assert_eq!(set.names().count(), built_in::NAMES.len());
     }
 
     /// Line and column inside a value.

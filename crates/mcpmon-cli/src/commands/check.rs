@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use mcpmon_collect::McpProbeFactory;
 use mcpmon_core::contract::CheckReport;
 use mcpmon_core::{Clock as _, ServiceSpec, Status, SystemClock, text};
+use mcpmon_mcp::Guardian;
 use tokio::sync::mpsc;
 
 use super::archive::unknown_service;
 use crate::config::{Config, Surroundings};
 use crate::consent::Consent;
 use crate::exit::{CliError, Exit};
+use crate::guard::probes;
 use crate::moment;
-use crate::output::{self, Output, json_line, render_check};
+use crate::output::{self, Output, json_line, render_calls, render_check};
 use crate::round::{self, Round};
 use crate::signals;
 
@@ -42,6 +43,10 @@ pub(crate) struct Args {
     /// One deadline per service, from when its check starts, in place of every other time limit.
     #[arg(long, value_name = "SPAN", value_parser = moment::limit)]
     timeout: Option<Duration>,
+    /// Also make the calls configured under [[services.NAME.functional]], where the check went
+    /// well; each may take its `call_timeout` on top, or SPAN if that is shorter.
+    #[arg(long)]
+    functional: bool,
     /// How to answer.
     #[arg(long, value_enum, default_value_t)]
     output: Form,
@@ -65,6 +70,7 @@ enum Form {
 pub(crate) async fn run(
     args: &Args,
     surroundings: &Surroundings,
+    guardian: Option<&Guardian>,
     output: &Output,
 ) -> Result<Exit, CliError> {
     let config = load(args, surroundings)?;
@@ -77,16 +83,26 @@ pub(crate) async fn run(
         return Err(nothing_found(&config));
     }
     pause_without_consent(&config, args, &mut services);
+    if args.functional && services.iter().all(|service| service.functional.is_empty()) {
+        output::say(
+            "no calls are configured for these services; add [[services.NAME.functional]] to make \
+             some",
+        );
+    }
     let checked_at = SystemClock.now();
     let round = Round {
         services,
-        factory: Arc::new(McpProbeFactory::new(&config.document.settings)),
+        factory: Arc::new(probes(&config.document.settings, guardian)),
         timeout: args.timeout,
+        functional: args.functional,
     };
     let reports = with_progress(round).await?;
     let report = CheckReport::new(checked_at, reports);
     match args.output {
-        Form::Table => output.text(&render_check(&report, output.width(), output.look())),
+        Form::Table => {
+            output.text(&render_calls(&report, output.width(), output.look()));
+            output.text(&render_check(&report, output.width(), output.look()));
+        }
         Form::Json => output.json(&report),
         Form::Jsonl => report.services.iter().for_each(|s| output.text(&json_line(s))),
     }

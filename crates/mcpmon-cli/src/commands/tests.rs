@@ -33,6 +33,7 @@ fn service(name: &str, status: Status) -> (ServiceFacts, StatusChange) {
         restarts: 0,
         available_since: None,
         watched: true,
+        check_interval_ms: None,
     };
     let failure = status.is_down().then(|| samples::failure(FailureCode::ConnectionRefused));
     let change = StatusChange {
@@ -107,7 +108,7 @@ impl Home {
         let cli = Cli::try_parse_from(words).unwrap();
         let page = Page::default();
         let output = Output::to_writer(page.clone());
-        let exit = finish(App::new().dispatch(cli, &output), &output);
+        let exit = finish(App::new().dispatch(cli, None, &output), &output);
         let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
         (text.replace(dir, "DIR"), exit)
     }
@@ -145,8 +146,7 @@ fn every_reading_command_answers_in_json() {
 #[test]
 fn config_check_answers_in_json_right_or_wrong() {
     let home = Home::new();
-    let right =
-        "[monitoring]\nmax_database_size = '1GB'\n[services.a]\nurl = 'http://${UNSET_}/'\n";
+    let right = "[[maintenance]]\nstart = '02:00'\nduration = '1h'\n[services.a]\nurl = 'http://${UNSET_}/'\n";
     std::fs::write(home.0.path().join("right.toml"), right).unwrap();
     std::fs::write(home.0.path().join("wrong.toml"), "[monitorin]\n").unwrap();
     insta::assert_snapshot!(home.prints("config check --output json --config DIR/right.toml"), @r#"
@@ -156,13 +156,13 @@ fn config_check_answers_in_json_right_or_wrong() {
       "ok": true,
       "problems": [],
       "notes": [
-        "a is not checked: `a` in DIR/right.toml:3:11, `url`: variable `UNSET_` is not set"
+        "a is not checked: `a` in DIR/right.toml:4:11, `url`: variable `UNSET_` is not set"
       ],
       "not_in_effect": [
         {
-          "key": "monitoring.max_database_size",
-          "line": 2,
-          "waits_for": "retention by size"
+          "key": "maintenance",
+          "line": 1,
+          "waits_for": "maintenance windows"
         }
       ],
       "services": 1,

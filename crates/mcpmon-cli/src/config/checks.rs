@@ -1,14 +1,14 @@
 //! What must fit together in a configuration although each part of it is right by itself.
 
-use jiff::civil::Time;
-use jiff::tz::TimeZone;
 use mcpmon_alert::{Routing, RuleSet};
+use mcpmon_core::calendar::Maintenance;
 
 use super::document::Document;
+use super::needs;
 use super::problem::Problem;
 use super::tree::{Step, read_path};
 
-/// Everything that does not fit: rules, routes, maintenance windows.
+/// Everything that does not fit: rules, routes, maintenance windows, configured calls, dependencies.
 pub(crate) fn problems(document: &Document) -> Vec<Problem> {
     let settings = &document.settings;
     let mut problems = Vec::new();
@@ -28,25 +28,19 @@ pub(crate) fn problems(document: &Document) -> Vec<Problem> {
         );
     }
     problems.extend(maintenance(document));
+    problems.extend(needs::problems(document));
     problems
 }
 
 fn maintenance(document: &Document) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (index, window) in document.settings.maintenance.iter().enumerate() {
-        let path = |key: &str| -> [Step; 3] { ["maintenance".into(), index.into(), key.into()] };
-        if Time::strptime("%H:%M", &window.start).is_err() {
-            let message = format!("`{}` is not a time of day such as \"02:00\"", window.start);
-            problems.push(document.problem(&path("start"), message));
-        }
-        if let Some(name) = &window.timezone
-            && TimeZone::get(name).is_err()
-        {
-            let message = format!("`{name}` is not a time zone such as \"Europe/Berlin\"");
-            problems.push(document.problem(&path("timezone"), message));
-        }
-    }
-    problems
+    let windows = document.settings.maintenance.iter().enumerate();
+    windows
+        .filter_map(|(index, window)| {
+            let error = Maintenance::read(window).err()?;
+            let path: [Step; 3] = ["maintenance".into(), index.into(), error.key.into()];
+            Some(document.problem(&path, error.message))
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -81,6 +75,9 @@ handlers = []
 [[maintenance]]
 start = "2 o'clock"
 duration = "1h"
+[[maintenance]]
+start = "02:00"
+duration = "1h"
 timezone = "Europa/Berlin"
 "#;
         insta::assert_snapshot!(told(text), @r#"
@@ -90,7 +87,7 @@ timezone = "Europa/Berlin"
         m.toml:12:10: there is no rule `servise_down`; did you mean `service_down`?
         m.toml:15:12: a route needs at least one handler
         m.toml:17:9: `2 o'clock` is not a time of day such as "02:00"
-        m.toml:19:12: `Europa/Berlin` is not a time zone such as "Europe/Berlin"
+        m.toml:22:12: `Europa/Berlin` is not a time zone such as "Europe/Berlin"
         "#);
     }
 

@@ -286,13 +286,12 @@ levels = ["eror"]
 
     #[test]
     fn keys_without_effect_are_listed_with_their_line() {
-        let text = "[monitoring]\nmax_database_size = '1GB'\n[services.a]\nurl = 'http://x'\n\
-                    depends_on = ['b']\n[[maintenance]]\nstart = '02:00'\nduration = '1h'\n";
+        let text = "[monitoring]\nmetrics_retention_days = 3\n[services.a]\nurl = 'http://x'\n\
+                    remediation = { action = 'restart' }\n[[maintenance]]\nstart = '02:00'\nduration = '1h'\n";
         let document = Document::parse(Path::new("m.toml"), text, Format::Toml).unwrap();
         let keys: Vec<_> =
             document.not_in_effect().into_iter().map(|key| (key.line, key.key)).collect();
-        let expected =
-            [(2, "monitoring.max_database_size"), (5, "services.a.depends_on"), (6, "maintenance")];
+        let expected = [(5, "services.a.remediation"), (6, "maintenance")];
         assert_eq!(keys, expected.map(|(line, key)| (line, key.to_owned())));
     }
 
@@ -307,5 +306,26 @@ levels = ["eror"]
         let json = r#"{ "mcpServers": { "x": { "command": "npx", "whatever": 1 } } }"#;
         let document = Document::parse(Path::new("m.json"), json, Format::Json).unwrap();
         assert!(document.settings.mcp_servers.contains_key("x"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_with_a_place(
+            text in "[\\[\\]{}\"':,a-e0-9=&*!|>#/.\\\\ \n-]{0,120}",
+            line in "(monitoring|services|rules|x):? ?[\\[{]?[a-c\"':=, -]{0,20}[\\]}]?",
+        ) {
+            let whole = format!("{line}\n{text}");
+            for text in [&text, &whole] {
+                for format in [Format::Toml, Format::Yaml, Format::Json] {
+                    match Document::parse(Path::new("m"), text, format) {
+                        Ok(document) => drop(document.not_in_effect()),
+                        Err(error) => {
+                            let said = error.to_string();
+                            proptest::prop_assert!(said.contains("m:"), "{}", said);
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::document::Document;
 use super::problem::{ConfigError, Problem, suggestion};
 use super::secrets::{absolute, run_command};
 use super::tree::{Position, Step};
-use super::{checks, handlers};
+use super::{checks, handlers, needs};
 use crate::paths::Paths;
 
 /// What a configuration is read in: the process's environment as a value, and the kinds of
@@ -98,7 +98,8 @@ impl Config {
             .filter(|service| needs_consent(service, &found.from_project))
             .map(|service| service.name.clone())
             .collect();
-        Ok(config)
+        let problems = needs::service_dependencies(&config.document, &config.services);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError::new(problems)) }
     }
 
     /// Adds the services of files that were named by hand; one that cannot be read is an error.

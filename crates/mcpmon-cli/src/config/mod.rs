@@ -8,6 +8,7 @@ mod de;
 mod document;
 mod handlers;
 mod load;
+mod needs;
 mod parse;
 mod problem;
 mod secrets;

@@ -4,20 +4,24 @@
 //! `mcpmon check | head -1` ends as it should. Everything from a server is escaped here or in the
 //! renderers below this module, never later.
 
+mod calls;
 mod machine;
 mod status_page;
 mod style;
 mod table;
 mod words;
+mod wrap;
 
 pub use machine::{json_line, json_object};
 pub use status_page::{StatusOptions, render_status, render_status_with};
 pub use style::Look;
 
+pub(crate) use calls::render_calls;
 pub(crate) use status_page::render_check;
 pub(crate) use style::{level_style, status_style};
 pub(crate) use table::{Align, Cell, Table};
-pub(crate) use words::{bytes, count, local_day, local_time};
+pub(crate) use words::{bytes, count, local_day, local_time, span};
+pub(crate) use wrap::{Indent, wrap};
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -37,6 +37,13 @@ pub(crate) fn secrets(transport: &Transport) -> Vec<Secret> {
     found.into_iter().map(Secret::new).collect()
 }
 
+/// The secrets that stand in a command's arguments.
+pub(crate) fn secrets_in_arguments(args: &[String]) -> Vec<Secret> {
+    let mut found = Vec::new();
+    in_arguments(args, &mut found);
+    found.into_iter().filter(|value| !value.is_empty()).map(Secret::new).collect()
+}
+
 fn in_arguments<'a>(args: &'a [String], found: &mut Vec<&'a str>) {
     let mut follows = false;
     for arg in args {

@@ -5,21 +5,31 @@
 //! reading of the lists stand until the next, so that a service with an invalid tool is not well
 //! again at the next heartbeat.
 
+mod calls;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use async_trait::async_trait;
 use mcpmon_core::failure::{Failure, FailureCode, Finding, FindingCode, Phase};
-use mcpmon_core::observation::{Conversation, Lists, Observation, Outcome, Phases, Question};
+use mcpmon_core::observation::{
+    CallObservation, Conversation, Lists, Observation, Outcome, Phases, Question,
+};
 use mcpmon_core::probe::Probe;
-use mcpmon_core::service::{ServiceSpec, Transport};
-use mcpmon_core::status::Era;
+use mcpmon_core::service::{ServiceSpec, StdioSpec, Transport};
+use mcpmon_core::status::Status;
+use mcpmon_core::time::Timestamp;
+use mcpmon_mcp::child::Launch;
 use mcpmon_mcp::error::{redact_fact, redact_failure, told};
+use mcpmon_mcp::expiry;
 use mcpmon_mcp::http::MAX_RETRY_AFTER;
-use mcpmon_mcp::{CallError, Endings, Session, SessionOptions};
+use mcpmon_mcp::{CallError, Endings, Memory, Session, SessionOptions};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Place, Shared};
+use self::calls::Callable;
+use super::Shared;
+use super::places::{NoPlace, Standing};
+use crate::dependency;
 
 /// A start that takes longer than this is worth a finding.
 const SLOW_START: Duration = Duration::from_secs(10);
@@ -34,9 +44,13 @@ pub struct McpProbe {
     options: Arc<SessionOptions>,
     held: Option<Held>,
     endings: Endings,
-    /// The era it spoke last, to open the next session the right way at once.
-    era: Option<Era>,
+    /// How it was reached last, to open the next session the right way at once.
+    memory: Memory,
+    /// How its starts went, which decides who gets a place for a process first.
+    standing: Standing,
     last_failure: Option<Failure>,
+    /// When the configured token ends, if it says so.
+    token_end: Option<Timestamp>,
     /// It said while it answered that a list is another now.
     list_changed: bool,
 }
@@ -45,16 +59,55 @@ pub struct McpProbe {
 #[derive(Debug)]
 struct Held {
     session: Session,
-    /// For a process.
-    _place: Option<Place>,
     listed: Option<Listed>,
 }
 
 #[derive(Debug)]
 struct Listed {
     tools_count: u32,
+    tool_tokens: u64,
     findings: Vec<Finding>,
     ttl: Option<Duration>,
+    callable: Callable,
+}
+
+impl Held {
+    async fn read_lists(
+        &mut self,
+        spec: &ServiceSpec,
+        check: &mut Check,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let reading = self.session.read_changed_lists(&mut check.phases, deadline).await?;
+        if let Some(reading) = reading {
+            self.listed = Some(Listed {
+                tools_count: u32::try_from(reading.lists.tools.len()).unwrap_or(u32::MAX),
+                tool_tokens: reading.tool_tokens,
+                findings: reading.findings,
+                ttl: reading.ttl,
+                callable: calls::callable(spec, &reading.lists),
+            });
+            check.lists = Some(reading.lists);
+        }
+        check.list_ttl = self.listed.as_ref().and_then(|listed| listed.ttl);
+        Ok(())
+    }
+
+    async fn make_calls(
+        &mut self,
+        spec: &ServiceSpec,
+        options: &SessionOptions,
+        check: &mut Check,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        if self.listed.is_none() {
+            self.read_lists(spec, check, deadline).await?;
+        }
+        let none = Callable::new();
+        let tools = self.listed.as_ref().map_or(&none, |listed| &listed.callable);
+        check.calls = calls::make(spec, options, tools, &mut self.session, deadline).await;
+        Ok(())
+    }
 }
 
 /// One question while it is being answered.
@@ -66,6 +119,7 @@ struct Check {
     lists: Option<Lists>,
     list_ttl: Option<Duration>,
     started_process: bool,
+    calls: Vec<CallObservation>,
 }
 
 impl McpProbe {
@@ -74,14 +128,20 @@ impl McpProbe {
         spec: Arc<ServiceSpec>,
         options: SessionOptions,
     ) -> Self {
+        let token_end = match &spec.transport {
+            Transport::Http(http) | Transport::Sse(http) => expiry::token_expires(http),
+            Transport::Stdio(_) => None,
+        };
         Self {
             shared,
             spec,
             options: Arc::new(options),
             held: None,
             endings: Endings::default(),
-            era: None,
+            memory: Memory::default(),
+            standing: Standing::default(),
             last_failure: None,
+            token_end,
             list_changed: false,
         }
     }
@@ -92,40 +152,42 @@ impl McpProbe {
         check: &mut Check,
         deadline: Instant,
     ) -> Result<(), CallError> {
+        self.let_go_of_what_was_lost().await;
         match question {
-            Question::Heartbeat => {
-                if self.held.is_none() {
-                    return Err(self.nothing_held());
-                }
-            }
+            Question::Heartbeat if self.held.is_none() => return Err(self.nothing_held()),
             // Boxed, like everything that is rare: a check's own future stays small.
-            Question::Health | Question::List if self.held.is_none() => {
+            _ if self.held.is_none() => {
                 Box::pin(self.open_session(check, deadline)).await?;
             }
-            Question::Health | Question::List => {}
-            _ => {
-                let text = format!("a {} check is not this probe's to make", question.as_str());
-                return Err(CallError::new(FailureCode::FunctionalRefused, Phase::Prepare, text));
-            }
+            _ => {}
         }
         let Some(held) = &mut self.held else { return Err(self.nothing_held()) };
+        if question == Question::List {
+            held.session.begin_run();
+        }
         let latency = held.session.prove_life(&mut check.phases, deadline).await?;
         check.latency = Some(latency);
         let threshold = self.spec.limits.response_time_threshold;
         check.findings.extend(slow_response(latency, threshold));
-        if question == Question::List {
-            let reading = held.session.read_changed_lists(&mut check.phases, deadline).await?;
-            if let Some(reading) = reading {
-                held.listed = Some(Listed {
-                    tools_count: u32::try_from(reading.lists.tools.len()).unwrap_or(u32::MAX),
-                    findings: reading.findings,
-                    ttl: reading.ttl,
-                });
-                check.lists = Some(reading.lists);
+        match question {
+            Question::List => held.read_lists(&self.spec, check, deadline).await,
+            Question::Functional => {
+                Box::pin(held.make_calls(&self.spec, &self.options, check, deadline)).await
             }
-            check.list_ttl = held.listed.as_ref().and_then(|listed| listed.ttl);
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Says nothing of the service itself, whose session is left alone.
+    async fn look_at_dependencies(&self, deadline: Instant) -> Observation {
+        let started = Instant::now();
+        let mut observation = Observation::answered();
+        observation.dependencies = dependency::look(&self.spec, &self.shared.http, deadline).await;
+        for seen in &mut observation.dependencies {
+            seen.problem = seen.problem.as_deref().map(|text| told(text, &self.options.redactor));
+        }
+        observation.total = started.elapsed();
+        observation
     }
 
     /// Why a heartbeat that has nothing to ask finds the service as it was found last.
@@ -146,56 +208,77 @@ impl McpProbe {
         deadline: Instant,
     ) -> Result<(), CallError> {
         let spec = Arc::clone(&self.spec);
-        let (session, place) = match &spec.transport {
-            Transport::Stdio(stdio) => {
-                let overloaded = |error: super::NoPlace| {
-                    CallError::new(
-                        FailureCode::MonitorOverloaded,
-                        Phase::Prepare,
-                        error.to_string(),
-                    )
-                };
-                let places = self.shared.places.clone();
-                let place = places.hold(deadline).await.map_err(overloaded)?;
-                self.wait_for_predecessor(deadline).await;
-                check.started_process = true;
-                let open = Session::open_process(
-                    stdio,
-                    &self.options,
-                    self.era,
-                    &mut self.endings,
-                    &mut check.phases,
-                    deadline,
-                );
-                let session = places.start(open, deadline).await.map_err(overloaded)??;
-                check.findings.extend(slow_start(&check.phases));
-                (session, Some(place))
-            }
+        let session = match &spec.transport {
+            Transport::Stdio(stdio) => self.start_process(stdio, check, deadline).await?,
             Transport::Http(http) => {
-                let client = &self.shared.http;
-                let phases = &mut check.phases;
-                let session =
-                    Session::open_http(client, http, &self.options, self.era, phases, deadline);
-                (session.await?, None)
+                let (client, options) = (&self.shared.http, &self.options);
+                let (memory, phases) = (&mut self.memory, &mut check.phases);
+                let session = Session::open_http(client, http, options, memory, phases, deadline);
+                session.await?
             }
-            Transport::Sse(_) => {
-                return Err(CallError::new(
-                    FailureCode::ConfigurationInvalid,
-                    Phase::Prepare,
-                    "`type` is `sse`: the deprecated HTTP+SSE transport cannot be asked yet",
-                ));
+            Transport::Sse(http) => {
+                let (client, options) = (&self.shared.http, &self.options);
+                let phases = &mut check.phases;
+                let session = Session::open_events(client, http, options, phases, deadline);
+                session.await?
             }
         };
-        self.era = Some(session.era());
-        self.held = Some(Held { session, _place: place, listed: None });
+        self.memory.era = Some(session.era());
+        self.held = Some(Held { session, listed: None });
         Ok(())
+    }
+
+    async fn start_process(
+        &mut self,
+        stdio: &StdioSpec,
+        check: &mut Check,
+        deadline: Instant,
+    ) -> Result<Session, CallError> {
+        let overloaded = |why: NoPlace| {
+            let code = FailureCode::MonitorOverloaded;
+            CallError::new(code, Phase::Prepare, why.to_string())
+        };
+        self.wait_for_predecessor(deadline).await;
+        let shared = Arc::clone(&self.shared);
+        let taken = shared.places.take(self.standing, deadline).await;
+        let place = Arc::new(taken.map_err(overloaded)?);
+        check.started_process = true;
+        let launch =
+            Launch { guardian: shared.guardian.as_ref(), lease: Some(Arc::clone(&place) as _) };
+        let open = Session::open_process(
+            stdio,
+            &launch,
+            &self.options,
+            self.memory.era,
+            &mut self.endings,
+            &mut check.phases,
+            deadline,
+        );
+        let opened = match shared.places.start(&place, open).await {
+            Ok(opened) => opened,
+            Err(yielded) => {
+                self.standing = self.standing.after_failure();
+                return Err(overloaded(yielded));
+            }
+        };
+        match &opened {
+            Ok(_) => {
+                shared.places.answered(&place);
+                self.standing = Standing::Proven;
+                check.findings.extend(slow_start(&check.phases));
+            }
+            // What is our own trouble says nothing of the service.
+            Err(error) if error.code().status() == Status::Unknown => {}
+            Err(_) => self.standing = self.standing.after_failure(),
+        }
+        opened
     }
 
     /// A process may still be on its way out when its successor is due; two at once would be one
     /// too many.
     async fn wait_for_predecessor(&mut self, deadline: Instant) {
         if timeout_at(deadline, self.endings.all()).await.is_err() {
-            self.endings = Endings::default();
+            self.endings.kill().await;
         }
     }
 
@@ -221,23 +304,57 @@ impl McpProbe {
         observation.restarted = check.started_process;
         observation.retry_after = retry_after.map(|span| span.min(MAX_RETRY_AFTER));
         if let Some(held) = &mut self.held {
-            self.era = Some(held.session.era());
+            held.session.end_run();
+            self.memory.era = Some(held.session.era());
             self.list_changed |= held.session.take_list_changed();
             observation.findings.extend(held.session.take_findings());
             observation.conversation = held.session.conversation();
             if let Some(listed) = &held.listed {
                 observation.findings.extend(listed.findings.iter().cloned());
                 observation.tools_count = Some(listed.tools_count);
+                observation.tool_list_tokens = Some(listed.tool_tokens);
             }
         } else {
-            observation.conversation = Conversation { era: self.era, ..Conversation::default() };
+            let era = self.memory.era;
+            observation.conversation = Conversation { era, ..Conversation::default() };
         }
+        self.note_what_ends(&mut observation);
         self.let_go_of_what_ended().await;
+        observation.findings.extend(self.endings.take_findings());
         observation.active_connections = Some(self.open_sessions());
         observation.process = self.sample().await;
         self.redact(&mut observation);
         self.last_failure = observation.failure().cloned();
+        // A wrong result says nothing of the session, so no heartbeat repeats it.
+        if let (Outcome::Answered, Some(failure)) =
+            (&observation.outcome, calls::first_failure(&check.calls))
+        {
+            observation.outcome = Outcome::Failed(failure);
+        }
+        observation.calls = check.calls;
         observation
+    }
+
+    /// A session whose process was lost by our own doing is opened again without a word.
+    async fn let_go_of_what_was_lost(&mut self) {
+        if let Some(held) = self.held.take_if(|held| held.session.is_lost()) {
+            Box::pin(held.session.close(false, &mut self.endings)).await;
+        }
+    }
+
+    /// Certificates and tokens that end soon, or have ended.
+    fn note_what_ends(&self, observation: &mut Observation) {
+        let (Transport::Http(http) | Transport::Sse(http)) = &self.spec.transport else { return };
+        let now = self.shared.clock.now();
+        let certificate = self.shared.http.certificate_end(http);
+        let soon = certificate.and_then(|end| expiry::certificate_finding(end, now));
+        observation.findings.extend(soon);
+        if let Some(end) = self.token_end {
+            observation.findings.extend(expiry::token_finding(end, now));
+            if let Outcome::Failed(failure) = &mut observation.outcome {
+                expiry::blame_token(failure, end, now);
+            }
+        }
     }
 
     async fn let_go_of_what_ended(&mut self) {
@@ -294,6 +411,9 @@ fn slow_start(phases: &Phases) -> Option<Finding> {
 impl Probe for McpProbe {
     async fn ask(&mut self, question: Question, deadline: StdInstant) -> Observation {
         let started = Instant::now();
+        if question == Question::Dependency {
+            return self.look_at_dependencies(Instant::from_std(deadline)).await;
+        }
         let mut check = Check::default();
         let outcome = match &self.spec.invalid {
             Some(failure) => Err(CallError::from(failure.clone())),
@@ -314,7 +434,7 @@ impl Probe for McpProbe {
 
     async fn close(&mut self) {
         if let Some(held) = self.held.take() {
-            held.session.close(self.spec.terminate_session, &mut self.endings).await;
+            held.session.close(true, &mut self.endings).await;
         }
         self.endings.all().await;
     }

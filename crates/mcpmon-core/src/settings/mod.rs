@@ -66,19 +66,8 @@ pub struct Settings {
 impl Settings {
     /// Keys that are read and checked but whose feature is not built yet, with what they wait for.
     /// `*` stands for any service.
-    pub const NOT_IN_EFFECT: &'static [(&'static str, &'static str)] = &[
-        ("monitoring.middle_retention_days", "15-minute rollups"),
-        ("monitoring.rollup_retention_days", "hourly rollups; alerts and changes are pruned by it"),
-        ("monitoring.max_database_size", "retention by size"),
-        ("tool_monitoring.call_timeout", "functional checks"),
-        ("tool_monitoring.slow_call_threshold", "rules on tools"),
-        ("services.*.call_timeout", "functional checks"),
-        ("services.*.depends_on", "dependency checks"),
-        ("services.*.functional", "functional checks"),
-        ("services.*.remediation", "remediation"),
-        ("services.*.mode", "the tap"),
-        ("maintenance", "maintenance windows"),
-    ];
+    pub const NOT_IN_EFFECT: &'static [(&'static str, &'static str)] =
+        &[("services.*.remediation", "remediation"), ("maintenance", "maintenance windows")];
 
     /// The times and limits of a service that says nothing of its own.
     pub fn limits(&self) -> ServiceLimits {

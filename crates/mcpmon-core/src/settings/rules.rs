@@ -68,6 +68,22 @@ pub struct RouteSettings {
     pub labels: BTreeMap<String, String>,
     /// Names of handlers.
     pub handlers: Vec<String>,
+    /// Only on these days; every day if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub days: Vec<Weekday>,
+    /// Only from this local time on, `HH:MM`; with `until` before it, over midnight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Only until this local time, `HH:MM`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// The IANA time zone of `days`, `from` and `until`; the machine's own if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// Escalation: only what has fired for this long and was acknowledged by nobody.
+    #[serde(default, with = "checked::optional_limit", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    pub after: Option<Duration>,
 }
 
 /// A day of the week.
@@ -85,7 +101,7 @@ pub enum Weekday {
     Sun,
 }
 
-/// A weekly span in which some services are `paused`.
+/// A span in which some services are `paused`: weekly, or once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -93,11 +109,18 @@ pub struct MaintenanceWindow {
     /// Names of services; all if empty.
     #[serde(default)]
     pub services: Vec<String>,
+    /// Only services with all of these labels.
+    #[serde(default, rename = "match", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// On these days; every day if empty.
     #[serde(default)]
     pub days: Vec<Weekday>,
-    /// Local time it begins, `HH:MM`.
-    pub start: String,
+    /// Local time it begins on each of its days, `HH:MM`. Either this or `at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// Local date and time it begins, once: `2026-12-24T18:00`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
     /// How long it lasts.
     #[serde(with = "checked::limit")]
     #[cfg_attr(feature = "schema", schemars(with = "String"))]

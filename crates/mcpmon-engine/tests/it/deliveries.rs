@@ -13,7 +13,7 @@ use mcpmon_testkit::{
     FailingStore, Operations, Reaction, RecordingHandler, ScriptedFactory, Step, StoreFault,
 };
 
-use crate::{monitor, seconds, settings, spec};
+use crate::{monitor, seconds, settings, spec, told};
 
 /// Takes its time over every message.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +53,7 @@ fn kinds(handler: &RecordingHandler) -> Vec<NotificationKind> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_waits_for_the_beginning_that_is_tried_again() {
+async fn what_ends_while_its_beginning_is_put_off_waits_for_it_and_is_one_message() {
     let factory = ScriptedFactory::new();
     factory.script("a").usually(FailureCode::ConnectionRefused);
     let ops = RecordingHandler::new("ops").first([Reaction::LaterAfter(Duration::from_secs(120))]);
@@ -64,12 +64,12 @@ async fn an_end_waits_for_the_beginning_that_is_tried_again() {
     assert_eq!(monitor.service_status("a"), Some(Status::Running));
     assert!(ops.delivered().is_empty());
     seconds(120).await;
-    assert_eq!(kinds(&ops), [NotificationKind::Firing, NotificationKind::Resolved]);
+    assert_eq!(kinds(&ops), [NotificationKind::Resolved]);
     monitor.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_waits_for_its_beginning_over_a_restart_too() {
+async fn what_ends_while_its_beginning_is_put_off_is_one_message_over_a_restart_too() {
     let factory = ScriptedFactory::new();
     factory.script("a").usually(FailureCode::ConnectionRefused);
     let ops = RecordingHandler::new("ops").first([Reaction::LaterAfter(Duration::from_secs(120))]);
@@ -84,7 +84,7 @@ async fn an_end_waits_for_its_beginning_over_a_restart_too() {
     factory.script("a").usually(Step::answered());
     let second = start().await;
     seconds(180).await;
-    assert_eq!(kinds(&ops), [NotificationKind::Firing, NotificationKind::Resolved]);
+    assert_eq!(kinds(&ops), [NotificationKind::Resolved]);
     second.stop().await;
 }
 
@@ -178,14 +178,16 @@ async fn a_store_that_answers_nothing_holds_up_no_alert_and_doubles_none() {
     store.fail(Operations::All, StoreFault::Stall);
     factory.script("a").usually(FailureCode::ConnectionRefused);
     seconds(60).await;
-    assert_eq!(ops.count(NotificationKind::Firing), 1);
+    assert_eq!(told(&ops, "service_down").len(), 1);
     assert!(monitor.snapshot_error().is_some());
     factory.script("b").usually(FailureCode::ConnectionRefused);
     seconds(60).await;
-    assert_eq!(ops.count(NotificationKind::Firing), 2);
+    assert_eq!(told(&ops, "service_down").len(), 2);
     store.recover();
     seconds(60).await;
-    assert_eq!(ops.delivered().len(), 2);
+    assert_eq!(told(&ops, "service_down"), [NotificationKind::Firing; 2]);
+    let both = [NotificationKind::Firing, NotificationKind::Resolved];
+    assert_eq!(told(&ops, "storage_failing"), both);
     assert_eq!(monitor.snapshot_error(), None);
     monitor.stop().await;
 }

@@ -1,18 +1,23 @@
 //! The loop through its public face, on virtual time, with scripted services and handlers.
 
+mod causes;
 mod deliveries;
+mod function;
+mod gaps;
 mod memory_store;
 mod monitor;
+mod quiet;
 mod watching;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use mcpmon_core::Settings;
+use mcpmon_core::alert::NotificationKind;
 use mcpmon_core::probe::ProbeFactory;
 use mcpmon_core::service::ServiceSpec;
 use mcpmon_engine::{Monitor, MonitorBuilder};
-use mcpmon_testkit::TokioClock;
+use mcpmon_testkit::{RecordingHandler, TokioClock};
 
 fn settings() -> Settings {
     let mut settings = Settings::default();
@@ -35,4 +40,10 @@ fn monitor(factory: &(impl ProbeFactory + Clone + 'static)) -> MonitorBuilder {
 
 async fn seconds(count: u64) {
     tokio::time::sleep(Duration::from_secs(count)).await;
+}
+
+/// What a handler was told of one rule, in order.
+fn told(ops: &RecordingHandler, rule: &str) -> Vec<NotificationKind> {
+    let told = ops.delivered();
+    told.iter().filter(|told| told.alerts[0].rule_name == rule).map(|told| told.kind).collect()
 }

@@ -20,7 +20,7 @@ use mcpmon_testkit::{
     TokioClock, samples,
 };
 
-use crate::{monitor, seconds, settings, spec};
+use crate::{monitor, seconds, settings, spec, told};
 
 async fn wait_for(
     events: &mut Box<dyn EventStream>,
@@ -321,7 +321,8 @@ async fn a_full_disk_stops_neither_probing_nor_alerts_and_is_made_up_for() {
     store.fail(Operations::Writes, StoreFault::Full);
     factory.script("a").usually(FailureCode::ConnectionRefused);
     seconds(60).await;
-    assert_eq!(ops.count(NotificationKind::Firing), 1);
+    assert_eq!(told(&ops, "service_down"), [NotificationKind::Firing]);
+    assert_eq!(told(&ops, "storage_failing"), [NotificationKind::Firing]);
     let report = monitor.snapshot().monitor.clone();
     assert!(report.store_error.unwrap().contains("no space"));
     assert!(report.waiting_samples > 0);
@@ -333,9 +334,12 @@ async fn a_full_disk_stops_neither_probing_nor_alerts_and_is_made_up_for() {
     assert!(failed.items.iter().filter(|check| check.code.is_some()).count() >= 5);
     factory.script("a").usually(Step::answered());
     seconds(60).await;
-    assert_eq!(ops.delivered().len(), 2, "{:?}", ops.delivered());
+    let both = [NotificationKind::Firing, NotificationKind::Resolved];
+    for rule in ["service_down", "storage_failing"] {
+        assert_eq!(told(&ops, rule), both, "{rule}");
+    }
     let alerts = store.inner().alerts(&AlertQuery { limit: 9, ..AlertQuery::default() }).await;
-    assert_eq!(alerts.unwrap().len(), 1);
+    assert_eq!(alerts.unwrap().len(), 2);
     monitor.stop().await;
 }
 

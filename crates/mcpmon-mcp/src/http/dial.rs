@@ -5,10 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use mcpmon_core::failure::{FailureCode, Phase};
 use mcpmon_core::observation::Phases;
 use rustls::pki_types::ServerName;
@@ -17,16 +13,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use super::connection::Connection;
 use super::endpoint::{Origin, is_link_local};
 use super::tls::{TlsSettings, handshake_error};
 use crate::error::CallError;
 
-/// The sending half of a connection; dropping it closes the connection.
-pub(super) type Sender = SendRequest<Full<Bytes>>;
-
-/// Response heads over this are refused; also how much of a body is read ahead. The library's own
-/// cap of 100 headers stays, which it can hold without allocating.
-const MAX_HEAD: usize = 64 * 1024;
 /// How long one address is tried alone before the next is tried beside it (RFC 8305).
 const STAGGER: Duration = Duration::from_millis(250);
 const MAX_ADDRESSES: usize = 8;
@@ -41,7 +32,7 @@ pub(super) async fn dial(
     tls: &TlsSettings,
     phases: &mut Phases,
     deadline: Instant,
-) -> Result<Sender, CallError> {
+) -> Result<Connection, CallError> {
     let addresses = resolve(origin, phases, deadline).await?;
     let started = Instant::now();
     let stream = match timeout_at(deadline, connect(&addresses)).await {
@@ -170,7 +161,7 @@ async fn secure(
     tls: &TlsSettings,
     phases: &mut Phases,
     deadline: Instant,
-) -> Result<Sender, CallError> {
+) -> Result<Connection, CallError> {
     let config = tls.config().await?;
     let name = ServerName::try_from(origin.host.clone()).map_err(|_| {
         let message = format!("`{}` is no name a certificate can be for", origin.host);
@@ -189,27 +180,18 @@ async fn secure(
         }
     };
     phases.tls_ms = Some(millis(started));
+    tls.note(origin, stream.get_ref().1);
     speak(stream).await
 }
 
-async fn speak<S>(stream: S) -> Result<Sender, CallError>
+async fn speak<S>(stream: S) -> Result<Connection, CallError>
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + Sync + 'static,
 {
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| {
-            let message = format!("the connection was cut: {error}");
-            CallError::new(FailureCode::ConnectionReset, Phase::Connect, message)
-        })?;
-    tokio::spawn(async move {
-        // What goes wrong on a connection is told to the request on it; between requests, its end
-        // is no news.
-        let _ = connection.await;
-    });
-    Ok(sender)
+    Connection::over(stream).await.map_err(|error| {
+        let message = format!("the connection was cut: {error}");
+        CallError::new(FailureCode::ConnectionReset, Phase::Connect, message)
+    })
 }
 
 fn listed(addresses: &[SocketAddr]) -> Vec<String> {

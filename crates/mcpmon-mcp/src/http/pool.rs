@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
 
-use super::dial::Sender;
+use super::connection::Connection;
 use super::endpoint::Origin;
 
 /// Most connections to one origin.
@@ -45,7 +45,7 @@ struct Shelf {
 
 #[derive(Debug)]
 struct Idle {
-    sender: Sender,
+    connection: Connection,
     since: Instant,
 }
 
@@ -55,6 +55,8 @@ pub(super) struct Slot {
     shelf: Arc<Shelf>,
     pool: Weak<Pool>,
     _permit: Option<OwnedSemaphorePermit>,
+    /// The connection that goes with the right, between two requests of one check.
+    held: Option<Connection>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -66,7 +68,7 @@ impl Pool {
     pub(super) async fn slot(self: &Arc<Self>, origin: &Origin) -> Slot {
         let shelf = lock(&self.shelves).shelf(origin);
         let permit = Arc::clone(&shelf.slots).acquire_owned().await.ok();
-        Slot { shelf, pool: Arc::downgrade(self), _permit: permit }
+        Slot { shelf, pool: Arc::downgrade(self), _permit: permit, held: None }
     }
 
     fn start_sweeping(self: &Arc<Self>) {
@@ -133,8 +135,8 @@ impl Shelves {
     fn sweep(&mut self, now: Instant) -> bool {
         self.by_origin.retain(|_, shelf| {
             let mut idle = lock(&shelf.idle);
-            idle.retain(|idle| {
-                now.saturating_duration_since(idle.since) < IDLE && !idle.sender.is_closed()
+            idle.retain_mut(|idle| {
+                now.saturating_duration_since(idle.since) < IDLE && idle.connection.is_ready()
             });
             // Somebody with a slot, or waiting for one, holds the shelf too.
             !idle.is_empty() || Arc::strong_count(shelf) > 1
@@ -149,22 +151,39 @@ impl Shelves {
 
 impl Slot {
     /// A connection that is kept and, as far as can be seen from here, still open.
-    pub(super) fn take_idle(&self) -> Option<Sender> {
-        let mut idle = lock(&self.shelf.idle);
-        while let Some(Idle { sender, since }) = idle.pop() {
-            if !sender.is_closed() && since.elapsed() < IDLE {
-                return Some(sender);
+    pub(super) fn take_idle(&mut self) -> Option<Connection> {
+        if let Some(mut connection) = self.held.take()
+            && connection.is_ready()
+        {
+            return Some(connection);
+        }
+        loop {
+            let Idle { mut connection, since } = lock(&self.shelf.idle).pop()?;
+            if since.elapsed() < IDLE && connection.is_ready() {
+                return Some(connection);
             }
         }
-        None
+    }
+
+    /// Keeps the right and its connection together, for a next request at once.
+    pub(super) fn hold(mut self, connection: Connection) -> Self {
+        self.held = Some(connection);
+        self
+    }
+
+    /// Gives up the right; a connection that goes with it is kept for whoever is next.
+    pub(super) fn let_go(mut self) {
+        if let Some(connection) = self.held.take() {
+            self.give_back(connection);
+        }
     }
 
     /// Keeps a connection for the next request.
-    pub(super) fn give_back(self, sender: Sender) {
-        if sender.is_closed() {
+    pub(super) fn give_back(self, mut connection: Connection) {
+        if !connection.is_ready() {
             return;
         }
-        lock(&self.shelf.idle).push(Idle { sender, since: Instant::now() });
+        lock(&self.shelf.idle).push(Idle { connection, since: Instant::now() });
         if let Some(pool) = self.pool.upgrade() {
             pool.start_sweeping();
         }
@@ -173,8 +192,6 @@ impl Slot {
 
 #[cfg(test)]
 mod tests {
-    use hyper::client::conn::http1;
-    use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
     use tokio::time::timeout;
 
@@ -184,29 +201,27 @@ mod tests {
         Origin { secure: false, host: "h".to_owned(), port: 80 }
     }
 
-    async fn connection() -> (Sender, DuplexStream) {
+    async fn connected() -> (Connection, DuplexStream) {
         let (near, far) = duplex(1_024);
-        let (sender, connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
-        tokio::spawn(connection);
-        (sender, far)
+        (Connection::over(near).await.unwrap(), far)
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_is_used_again_for_ten_seconds_and_then_closed() {
         let pool = Arc::new(Pool::default());
-        let (sender, mut far) = connection().await;
-        pool.slot(&origin()).await.give_back(sender);
+        let (connection, mut far) = connected().await;
+        pool.slot(&origin()).await.give_back(connection);
         sleep(Duration::from_secs(9)).await;
-        let slot = pool.slot(&origin()).await;
-        let sender = slot.take_idle().unwrap();
-        slot.give_back(sender);
+        let mut slot = pool.slot(&origin()).await;
+        let connection = slot.take_idle().unwrap();
+        slot.give_back(connection);
         let started = Instant::now();
         assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0);
         let kept = started.elapsed();
         assert!((10..=11).contains(&kept.as_secs()), "{kept:?}");
         assert_eq!((pool.idle(), pool.origins()), (0, 0));
-        let (sender, _far) = connection().await;
-        pool.slot(&origin()).await.give_back(sender);
+        let (connection, _far) = connected().await;
+        pool.slot(&origin()).await.give_back(connection);
         sleep(Duration::from_secs(12)).await;
         assert_eq!(pool.origins(), 0, "a second sweep follows a second use");
     }
@@ -214,9 +229,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_the_server_closed_is_not_used_again() {
         let pool = Arc::new(Pool::default());
-        let (sender, far) = connection().await;
+        let (connection, far) = connected().await;
         let slot = pool.slot(&origin()).await;
-        slot.give_back(sender);
+        slot.give_back(connection);
         drop(far);
         sleep(Duration::from_millis(1)).await;
         assert!(pool.slot(&origin()).await.take_idle().is_none());

@@ -1,13 +1,18 @@
 //! TLS on ring with the machine's own roots, set up once, and what its failures mean.
 
+use std::collections::HashMap;
 use std::error::Error as _;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mcpmon_core::failure::{FailureCode, Phase};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use mcpmon_core::service::HttpSpec;
+use mcpmon_core::time::Timestamp;
+use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
 use tokio::sync::OnceCell;
 
+use super::endpoint::{Endpoint, Origin};
+use super::{HttpClient, certificate};
 use crate::error::CallError;
 
 /// The shared TLS settings; reading the machine's roots takes tens of milliseconds, so it is done
@@ -15,12 +20,15 @@ use crate::error::CallError;
 #[derive(Debug, Default)]
 pub(super) struct TlsSettings {
     config: OnceCell<Arc<ClientConfig>>,
+    /// When the certificate ends that each origin showed last. Connections are shared by the
+    /// services of an origin, and so is what they show.
+    ends: Mutex<HashMap<Origin, Timestamp>>,
 }
 
 impl TlsSettings {
     /// Settings made elsewhere, for a private authority or a client certificate.
     pub(super) fn with_config(config: Arc<ClientConfig>) -> Self {
-        Self { config: OnceCell::new_with(Some(config)) }
+        Self { config: OnceCell::new_with(Some(config)), ends: Mutex::default() }
     }
 
     /// The settings, made on first use.
@@ -34,6 +42,32 @@ impl TlsSettings {
             built.unwrap_or_else(|error| Err(failed(&error.to_string())))
         });
         config.await.cloned()
+    }
+}
+
+impl TlsSettings {
+    /// Remembers when the certificate of a finished handshake ends.
+    pub(super) fn note(&self, origin: &Origin, connection: &ClientConnection) {
+        let leaf = connection.peer_certificates().and_then(<[_]>::first);
+        if let Some(end) = leaf.and_then(|leaf| certificate::not_after(leaf)) {
+            let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+            ends.insert(origin.clone(), end);
+        }
+    }
+
+    fn end(&self, origin: &Origin) -> Option<Timestamp> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).get(origin).copied()
+    }
+}
+
+impl HttpClient {
+    /// When the certificate ends that a service's origin showed last; `None` if it never showed
+    /// one.
+    pub fn certificate_end(&self, spec: &HttpSpec) -> Option<Timestamp> {
+        if !spec.url.starts_with("https") {
+            return None;
+        }
+        self.tls.end(&Endpoint::parse(spec).ok()?.origin)
     }
 }
 

@@ -311,4 +311,42 @@ mod tests {
         };
         assert_eq!(id, Some(Id::from(9)));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_message_or_refused_with_a_code(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+            text in "[\\[\\]{}\":,a-z0-9\\\\ \n.-]{0,120}",
+        ) {
+            for bytes in [bytes.as_slice(), text.as_bytes()] {
+                if let Err(error) = parse(bytes) {
+                    let code = error.to_rpc_error().code;
+                    let codes = [codes::PARSE_ERROR, codes::INVALID_REQUEST];
+                    proptest::prop_assert!(codes.contains(&code), "{}", error);
+                }
+            }
+        }
+
+        #[test]
+        fn fields_in_any_shape_and_order_never_make_two_messages_of_one(
+            fields in proptest::collection::vec((
+                proptest::sample::select(vec!["jsonrpc", "id", "method", "params", "result", "error", "x"]),
+                proptest::sample::select(vec![
+                    "\"2.0\"", "1", "null", "\"a\"", "{}", "[]", "1e400", "{\"code\":1}",
+                    "{\"code\":-1,\"message\":\"m\"}", "\"\\ud800\"",
+                ]),
+            ), 0..7),
+        ) {
+            let pairs: Vec<String> =
+                fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+            let one = format!("{{{}}}", pairs.join(","));
+            let alone = kind(one.as_bytes());
+            let doubled = kind(format!("[{one},{one}]").as_bytes());
+            match alone.as_str() {
+                "not-json" => proptest::prop_assert!(matches!(&*doubled, "not-json" | "bad,bad"), "{}: {}", one, doubled),
+                "not-a-message" => proptest::prop_assert_eq!(doubled, "bad,bad"),
+                _ => proptest::prop_assert_eq!(doubled, format!("{alone},{alone}")),
+            }
+        }
+    }
 }

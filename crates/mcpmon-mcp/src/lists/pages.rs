@@ -5,10 +5,12 @@
 //! reading is remembered by a digest of each page, and pages that are byte for byte the same are
 //! not taken apart again. A cryptographic digest, because a server must not be able to write two
 //! lists that are taken for one; only digests, because the lists themselves of ten thousand
-//! services do not fit in memory.
+//! services do not fit in memory. Over HTTP a whole body is known again before even its envelope
+//! is taken apart.
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use mcpmon_core::failure::{FailureCode, Phase};
 use mcpmon_core::observation::Phases;
 use mcpmon_core::secret::Redactor;
@@ -19,6 +21,8 @@ use tokio::time::Instant;
 
 use super::{Assembly, Kind, MAX_PAGES, Reading};
 use crate::error::CallError;
+use crate::inbox::Payload;
+use crate::jsonrpc::{Echo, Recall};
 use crate::protocol::Params;
 use crate::session::Session;
 
@@ -30,26 +34,45 @@ pub(crate) struct Known(Option<Vec<Mark>>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mark {
     kind: Kind,
-    digest: [u8; 32],
+    trace: Trace,
+    /// Bytes of it.
+    length: usize,
     /// The cursor it held, if there was one.
     next: Option<String>,
+}
+
+/// What is left of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trace {
+    /// Of one that was a body of its own.
+    Body(Echo),
+    /// The digest of any other.
+    Text([u8; 32]),
 }
 
 /// One answer as it came.
 #[derive(Debug)]
 enum Heard {
-    Page(Box<RawValue>),
+    Page(Box<RawValue>, Option<Echo>),
+    /// The body its mark is of.
+    Same(Bytes),
     /// The server announced the list and does not give it, because.
     Refused(String),
 }
 
 impl Heard {
-    fn digest(&self) -> [u8; 32] {
+    /// What to know it again by, and its length; `None` if it was known again.
+    fn trace(&self) -> Option<(Trace, usize)> {
         let (tag, text) = match self {
-            Self::Page(result) => (b'p', result.get()),
+            Self::Same(_) => return None,
+            Self::Page(result, Some(echo)) => {
+                return Some((Trace::Body(echo.clone()), result.get().len()));
+            }
+            Self::Page(result, None) => (b'p', result.get()),
             Self::Refused(reason) => (b'r', reason.as_str()),
         };
-        Sha256::new().chain_update([tag]).chain_update(text).finalize().into()
+        let digest = Sha256::new().chain_update([tag]).chain_update(text).finalize();
+        Some((Trace::Text(digest.into()), text.len()))
     }
 }
 
@@ -59,37 +82,72 @@ struct Listener {
     marks: Vec<Mark>,
     /// What was the same so far; given up at the first difference.
     same: Option<Vec<(Kind, Heard)>>,
+    /// Bytes all answers together may still have.
+    room: usize,
     assembly: Assembly,
 }
 
 impl Listener {
-    fn new(known: Known, era: Era, redactor: Redactor) -> Self {
+    fn new(known: Known, era: Era, redactor: Redactor, room: usize) -> Self {
         let assembly = Assembly::new(era, redactor);
-        Self { known: known.0, marks: Vec::new(), same: Some(Vec::new()), assembly }
+        Self { known: known.0, marks: Vec::new(), same: Some(Vec::new()), room, assembly }
     }
 
-    /// Takes one answer, and gives the cursor in it.
-    fn take(&mut self, kind: Kind, heard: Heard) -> Result<Option<String>, CallError> {
-        let digest = heard.digest();
-        if let Some(same) = &mut self.same
-            && let Some(known) = self.known.as_ref().and_then(|known| known.get(self.marks.len()))
-            && (known.kind, known.digest) == (kind, digest)
-        {
-            self.marks.push(known.clone());
-            same.push((kind, heard));
-            return Ok(known.next.clone());
+    /// The mark of the answer that comes next, if all was the same so far.
+    fn expected(&self, kind: Kind) -> Option<&Mark> {
+        self.same.as_ref()?;
+        self.known.as_ref()?.get(self.marks.len()).filter(|mark| mark.kind == kind)
+    }
+
+    /// By what the body that comes next would be known again.
+    fn recall(&self, kind: Kind) -> Recall<'_> {
+        match self.expected(kind) {
+            Some(Mark { trace: Trace::Body(echo), .. }) => Recall::Expect(echo),
+            _ => Recall::Learn,
         }
+    }
+
+    /// Takes one answer, and gives the cursor in it. An answer for which there is no room is
+    /// refused before anything is made of it.
+    fn take(&mut self, kind: Kind, heard: Heard) -> Result<Option<String>, CallError> {
+        let trace = heard.trace();
+        let expected = self.expected(kind).filter(|mark| match &trace {
+            Some((trace, _)) => mark.trace == *trace,
+            None => true,
+        });
+        let length = match (&trace, expected) {
+            (Some((_, length)), _) => *length,
+            (None, Some(mark)) => mark.length,
+            (None, None) => 0,
+        };
+        let room = self.room.checked_sub(length).ok_or_else(|| {
+            let text = format!("with `{}` the lists are over `max_body` in all", kind.method());
+            CallError::new(FailureCode::EndlessList, Phase::List, text)
+        })?;
+        if let Some(mark) = expected.cloned()
+            && let Some(same) = &mut self.same
+        {
+            let next = mark.next.clone();
+            same.push((kind, heard));
+            self.marks.push(mark);
+            self.room = room;
+            return Ok(next);
+        }
+        self.room = room;
         self.take_apart_same()?;
-        let next = self.take_apart(kind, &heard)?;
-        self.marks.push(Mark { kind, digest, next: next.clone() });
+        let next = self.take_apart(kind, heard)?;
+        if let Some((trace, length)) = trace {
+            self.marks.push(Mark { kind, trace, length, next: next.clone() });
+        }
         Ok(next)
     }
 
-    fn take_apart(&mut self, kind: Kind, heard: &Heard) -> Result<Option<String>, CallError> {
+    fn take_apart(&mut self, kind: Kind, heard: Heard) -> Result<Option<String>, CallError> {
         match heard {
-            Heard::Page(result) => self.assembly.take_page(kind, result),
+            Heard::Page(result, _) => self.assembly.take_page(kind, &result),
+            Heard::Same(body) => self.assembly.take_page(kind, &Payload::Same(body).into_raw()),
             Heard::Refused(reason) => {
-                self.assembly.notes.refused(kind, reason);
+                self.assembly.notes.refused(kind, &reason);
                 Ok(None)
             }
         }
@@ -97,7 +155,7 @@ impl Listener {
 
     fn take_apart_same(&mut self) -> Result<(), CallError> {
         for (kind, heard) in self.same.take().into_iter().flatten() {
-            self.take_apart(kind, &heard)?;
+            self.take_apart(kind, heard)?;
         }
         Ok(())
     }
@@ -161,7 +219,8 @@ impl Session {
     ) -> Result<Listener, CallError> {
         let started = Instant::now();
         let known = std::mem::take(&mut self.known_lists);
-        let mut listener = Listener::new(known, self.era(), self.redactor().clone());
+        let mut listener =
+            Listener::new(known, self.era(), self.redactor().clone(), self.max_body());
         let has = self.capabilities();
         for (kind, announced) in [
             (Kind::Tools, has.tools),
@@ -194,9 +253,15 @@ impl Session {
         let mut cursor: Option<String> = None;
         for _ in 0..MAX_PAGES {
             let params = Params::page(cursor.as_deref());
-            let answer = self.ask(kind.method(), params, Phase::List, phases, deadline).await?;
-            let Ok(result) = answer.payload else { break };
-            cursor = listener.take(kind, Heard::Page(result))?;
+            let recall = listener.recall(kind);
+            let method = kind.method();
+            let answer = self.recall(method, params, Phase::List, recall, phases, deadline).await?;
+            let heard = match answer.payload {
+                Ok(Payload::New(result, echo)) => Heard::Page(result, echo),
+                Ok(Payload::Same(body)) => Heard::Same(body),
+                Err(_) => break,
+            };
+            cursor = listener.take(kind, heard)?;
             match &cursor {
                 None => return Ok(()),
                 Some(next) if !cursors.insert(next.clone()) => {
@@ -216,7 +281,7 @@ mod tests {
     use super::*;
 
     fn page(text: &str) -> Heard {
-        Heard::Page(RawValue::from_string(text.to_owned()).unwrap())
+        Heard::Page(RawValue::from_string(text.to_owned()).unwrap(), None)
     }
 
     fn tools(names: &[&str], next: Option<&str>) -> Heard {
@@ -228,7 +293,7 @@ mod tests {
     }
 
     fn listen(known: Known, heard: Vec<(Kind, Heard)>) -> Listener {
-        let mut listener = Listener::new(known, Era::Legacy, Redactor::default());
+        let mut listener = Listener::new(known, Era::Legacy, Redactor::default(), 100_000);
         for (kind, heard) in heard {
             listener.take(kind, heard).unwrap();
         }
@@ -268,6 +333,17 @@ mod tests {
         let (known, names) = read(known, both("d", &["c"]));
         assert_eq!(names, given(&["d", "c"]), "a page more");
         assert_eq!(read(known, both("d", &["c"])).1, None);
+    }
+
+    #[test]
+    fn lists_are_capped_over_all_their_pages() {
+        let room = 2 * tools(&["a"], Some("2")).trace().unwrap().1;
+        let mut listener = Listener::new(Known::default(), Era::Legacy, Redactor::default(), room);
+        for _ in 0..2 {
+            listener.take(Kind::Tools, tools(&["a"], Some("2"))).unwrap();
+        }
+        let error = listener.take(Kind::Prompts, Heard::Refused("no".to_owned())).unwrap_err();
+        assert_eq!(error.code(), FailureCode::EndlessList);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
+use super::streams::Incoming;
+
 /// A body.
 #[derive(Debug)]
 pub(super) enum Out {
@@ -14,6 +16,8 @@ pub(super) enum Out {
     Whole(Option<Bytes>),
     /// It says `promised` bytes, gives the half and breaks.
     Half { promised: u64, half: Option<Bytes>, flushed: bool },
+    /// What comes, for as long as something can come.
+    Stream(Incoming),
 }
 
 impl Out {
@@ -51,6 +55,9 @@ impl Body for Out {
                 }
                 Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into())))
             }
+            Self::Stream(incoming) => {
+                incoming.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+            }
         }
     }
 
@@ -59,9 +66,10 @@ impl Body for Out {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match self {
-            Self::Whole(bytes) => bytes.as_ref().map_or(0, Bytes::len) as u64,
-            Self::Half { promised, .. } => *promised,
-        })
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Half { promised, .. } => SizeHint::with_exact(*promised),
+            Self::Stream(_) => SizeHint::default(),
+        }
     }
 }

@@ -29,13 +29,15 @@ pub enum Via<'a> {
     Stdio,
     /// HTTP, with these headers.
     Http(&'a HeaderMap),
+    /// The deprecated HTTP+SSE, with the headers of the POST.
+    Events(&'a HeaderMap),
 }
 
 impl<'a> Via<'a> {
     pub(super) const fn headers(self) -> Option<&'a HeaderMap> {
         match self {
             Self::Stdio => None,
-            Self::Http(headers) => Some(headers),
+            Self::Http(headers) | Self::Events(headers) => Some(headers),
         }
     }
 }
@@ -95,7 +97,7 @@ impl<'a> Dispatch<'a> {
         let (stage, result) = if self.is_modern(stage, via, request, &params) {
             match self.modern(via, request, &params) {
                 Ok(result) => {
-                    (if via.headers().is_some() { stage } else { Stage::Modern }, Ok(result))
+                    (if matches!(via, Via::Http(_)) { stage } else { Stage::Modern }, Ok(result))
                 }
                 Err(refusal) => (stage, Err(refusal)),
             }
@@ -218,9 +220,9 @@ impl<'a> Dispatch<'a> {
         greeting
     }
 
-    /// Only on legacy stdio is there a way to say unasked that a list changed.
+    /// Only on legacy stdio and event streams is there a way to say unasked that a list changed.
     fn capabilities(&self, legacy: Option<Via<'_>>) -> Value {
-        let list_changed = matches!(legacy, Some(Via::Stdio));
+        let list_changed = matches!(legacy, Some(Via::Stdio | Via::Events(_)));
         let mut capabilities = json!({
             "tools": if list_changed { json!({"listChanged": true}) } else { json!({}) },
         });

@@ -4,8 +4,9 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
 
-use super::http::HttpOptions;
+use super::http::{Answers, HttpOptions};
 use super::spec::ServerSpec;
+use crate::protocol::headers;
 
 /// What a request wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub(super) enum Admitted {
     Post,
     /// To end a session.
     Delete,
+    /// To go on with a stream that was closed.
+    Resume,
 }
 
 /// Why a request is turned away.
@@ -45,6 +48,12 @@ pub(super) fn admit(
     }
     if head.method == Method::DELETE && spec.eras.legacy() && spec.sessions {
         return Ok(Admitted::Delete);
+    }
+    if head.method == Method::GET
+        && options.answers == Answers::Polled
+        && head.headers.contains_key(headers::LAST_EVENT_ID)
+    {
+        return Ok(Admitted::Resume);
     }
     if head.method != Method::POST {
         return Err(turn_away(StatusCode::METHOD_NOT_ALLOWED, "send messages by POST"));
@@ -78,7 +87,7 @@ fn media(headers: &HeaderMap, name: hyper::header::HeaderName) -> impl Iterator<
 
 /// A web page that had its own name resolve to us still sends that name as Host, so an address, or
 /// `localhost`, or a name we were told of, is no such page.
-fn check_host(headers: &HeaderMap, allowed: &[String]) -> Result<(), TurnedAway> {
+pub(super) fn check_host(headers: &HeaderMap, allowed: &[String]) -> Result<(), TurnedAway> {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     match host {
         Some(host) if is_trusted(host, allowed) => Ok(()),
@@ -87,7 +96,7 @@ fn check_host(headers: &HeaderMap, allowed: &[String]) -> Result<(), TurnedAway>
 }
 
 /// Browsers send Origin; a page of another site must not talk to us.
-fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), TurnedAway> {
+pub(super) fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), TurnedAway> {
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
     let host = origin.to_str().ok().and_then(|origin| {
         origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))

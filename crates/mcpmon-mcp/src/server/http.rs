@@ -21,8 +21,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::Server;
+use super::behaviour::Raw;
 use super::body::Out;
 use super::dispatch::{Answer, Dispatch, Stage, Via, version_header};
+use super::events;
 use super::gate::{self, Admitted};
 use super::plan::{Plan, Reply};
 use crate::jsonrpc::{self, Message, ParseError, RpcError, encode_error};
@@ -37,6 +39,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a client of a revision without a version header speaks.
 const UNSAID_VERSION: &str = "2025-03-26";
 
+/// The content type of event streams.
+pub(super) const EVENTS: &str = "text/event-stream";
+
 const NO_SESSION: i64 = -32_000;
 const UNKNOWN_SESSION: i64 = -32_001;
 
@@ -48,6 +53,11 @@ pub enum Answers {
     Json,
     /// As an event stream of one event, as most SDKs do.
     Sse,
+    /// The same with an event without data before it, to have an id to go on from (2025-11-25).
+    Primed,
+    /// Only that first event; the answer is for those who come back (2025-11-25). `initialize` is
+    /// answered at once.
+    Polled,
 }
 
 /// How the server speaks HTTP.
@@ -56,12 +66,20 @@ pub struct HttpOptions {
     pub(super) path: String,
     pub(super) answers: Answers,
     pub(super) allowed_hosts: Vec<String>,
+    pub(super) event_stream: bool,
+    pub(super) retry: Duration,
 }
 
 impl Default for HttpOptions {
     /// At `/mcp`, with JSON answers, for clients that name an address or `localhost`.
     fn default() -> Self {
-        Self { path: "/mcp".to_owned(), answers: Answers::Json, allowed_hosts: Vec::new() }
+        Self {
+            path: "/mcp".to_owned(),
+            answers: Answers::Json,
+            allowed_hosts: Vec::new(),
+            event_stream: false,
+            retry: Duration::from_millis(50),
+        }
     }
 }
 
@@ -70,6 +88,21 @@ impl HttpOptions {
     #[must_use]
     pub fn answers(mut self, answers: Answers) -> Self {
         self.answers = answers;
+        self
+    }
+
+    /// Speaks the deprecated HTTP+SSE in place of streamable HTTP.
+    #[must_use]
+    pub fn event_stream(mut self) -> Self {
+        self.event_stream = true;
+        self
+    }
+
+    /// How long clients are asked to stay away before they come back for an answer
+    /// ([`Answers::Polled`]); 50 ms at first.
+    #[must_use]
+    pub fn retry(mut self, pause: Duration) -> Self {
+        self.retry = pause;
         self
     }
 
@@ -172,7 +205,7 @@ async fn connection(stream: TcpStream, server: Server, options: Arc<HttpOptions>
 /// Ends the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("closed on purpose")]
-struct Closed;
+pub(super) struct Closed;
 
 async fn exchange(
     server: &Server,
@@ -180,6 +213,9 @@ async fn exchange(
     request: hyper::Request<Incoming>,
 ) -> Result<Response<Out>, Closed> {
     let (head, body) = request.into_parts();
+    if options.event_stream {
+        return events::exchange(server, options, head, body).await;
+    }
     match gate::admit(&head, server.spec(), options) {
         Err(turned) => {
             let mut response = plain(turned.status, turned.reason);
@@ -190,13 +226,27 @@ async fn exchange(
             Ok(response)
         }
         Ok(Admitted::Delete) => Ok(delete(server, &head)),
-        Ok(Admitted::Post) => {
-            // A body over the cap is not read on, so the connection cannot go on either.
-            let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
-                return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
-            };
-            post(server, options, &head.headers, &body.to_bytes()).await
-        }
+        Ok(Admitted::Resume) => Ok(resume(server, &head)),
+        Ok(Admitted::Post) => match whole(body).await {
+            Ok(body) => post(server, options, &head.headers, &body).await,
+            Err(refusal) => Ok(*refusal),
+        },
+    }
+}
+
+/// A whole body. One over the cap is not read on, so the connection cannot go on either.
+pub(super) async fn whole(body: Incoming) -> Result<Bytes, Box<Response<Out>>> {
+    let body = Limited::new(body, MAX_BODY).collect().await;
+    body.map(http_body_util::Collected::to_bytes)
+        .map_err(|_| Box::new(plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")))
+}
+
+/// The answer that was kept for whoever comes back.
+fn resume(server: &Server, head: &Parts) -> Response<Out> {
+    let after = head.headers.get(headers::LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+    match after.and_then(|id| server.lock_streams().take_kept(id)) {
+        Some(events) => typed(200, EVENTS, Out::whole(events)),
+        None => plain(StatusCode::NOT_FOUND, "no stream goes on after this event"),
     }
 }
 
@@ -215,32 +265,42 @@ async fn post(
     body: &[u8],
 ) -> Result<Response<Out>, Closed> {
     let incoming = jsonrpc::parse(body);
-    let before = match stage_of(server, headers, &incoming) {
-        Ok(stage) => stage,
-        Err(refusal) => return Ok(json(refusal.status, refusal.body)),
+    let via = Via::Http(headers);
+    let (before, plan) = match stage_of(server, headers, &incoming) {
+        Ok(stage) => (stage, server.plan(stage, via, incoming)),
+        Err(refusal) => (Stage::Fresh, server.plan_refused(via, &incoming, refusal)),
     };
-    let Plan { stage, delay, reply, .. } = server.plan(before, Via::Http(headers), incoming);
+    let handshake = before == Stage::Fresh;
+    let Plan { stage, delay, asks, reply, .. } = plan;
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
     let mut response = match reply {
         Reply::Nothing => plain(StatusCode::ACCEPTED, ""),
-        Reply::Send(answer) => answered(answer, options.answers),
+        // Errors with a status of their own come as JSON from every server, so that they can be read
+        // without a parser for events.
+        Reply::Send(answer) if options.answers == Answers::Json || answer.status != 200 => {
+            json(answer.status, answer.body)
+        }
+        Reply::Send(answer) => {
+            let legacy = matches!(stage, Stage::Legacy(_));
+            let events: Vec<u8> =
+                asks.iter().chain([&answer.body]).flat_map(|message| event(message)).collect();
+            let events = match options.answers {
+                Answers::Primed if legacy => [primer("0", None), events].concat(),
+                Answers::Polled if legacy && !handshake => {
+                    let id = server.lock_streams().keep(events);
+                    primer(&id, Some(options.retry))
+                }
+                _ => events,
+            };
+            typed(200, EVENTS, Out::whole(events))
+        }
         Reply::CutShort(answer) => {
             let bytes = Bytes::from(answer.body);
             typed(answer.status, "application/json", Out::half(&bytes))
         }
-        Reply::Raw(raw) => {
-            let mut response = Response::new(Out::whole(raw.body));
-            set_status(&mut response, raw.status);
-            for (name, value) in raw.headers {
-                let pair = (HeaderName::try_from(name), HeaderValue::from_str(&value));
-                if let (Ok(name), Ok(value)) = pair {
-                    response.headers_mut().append(name, value);
-                }
-            }
-            response
-        }
+        Reply::Raw(raw) => by_hand(raw),
         Reply::Hang => std::future::pending().await,
         Reply::Close => return Err(Closed),
     };
@@ -311,27 +371,39 @@ fn session_header(headers: &HeaderMap) -> Option<&str> {
     headers.get(headers::SESSION_ID)?.to_str().ok()
 }
 
-fn answered(answer: Answer, answers: Answers) -> Response<Out> {
-    // Errors with a status of their own come as JSON from every server, so that it can be read
-    // without a parser for events.
-    if answers == Answers::Json || answer.status != 200 {
-        return json(answer.status, answer.body);
+/// An answer made by hand.
+pub(super) fn by_hand(raw: Raw) -> Response<Out> {
+    let mut response = Response::new(Out::whole(raw.body));
+    set_status(&mut response, raw.status);
+    for (name, value) in raw.headers {
+        let pair = (HeaderName::try_from(name), HeaderValue::from_str(&value));
+        if let (Ok(name), Ok(value)) = pair {
+            response.headers_mut().append(name, value);
+        }
     }
-    let mut event = b"event: message\ndata: ".to_vec();
-    event.extend_from_slice(&answer.body);
-    event.extend_from_slice(b"\n\n");
-    typed(answer.status, "text/event-stream", Out::whole(event))
+    response
+}
+
+/// A message as an event.
+pub(super) fn event(message: &[u8]) -> Vec<u8> {
+    [b"event: message\ndata: ", message, b"\n\n"].concat()
+}
+
+/// An event without data, to go on from.
+fn primer(id: &str, retry: Option<Duration>) -> Vec<u8> {
+    let retry = retry.map_or_else(String::new, |pause| format!("retry: {}\n", pause.as_millis()));
+    format!("id: {id}\n{retry}data:\n\n").into_bytes()
 }
 
 fn json(status: u16, body: Vec<u8>) -> Response<Out> {
     typed(status, "application/json", Out::whole(body))
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Out> {
+pub(super) fn plain(status: StatusCode, text: &'static str) -> Response<Out> {
     typed(status.as_u16(), "text/plain; charset=utf-8", Out::whole(text))
 }
 
-fn typed(status: u16, content_type: &'static str, body: Out) -> Response<Out> {
+pub(super) fn typed(status: u16, content_type: &'static str, body: Out) -> Response<Out> {
     let mut response = Response::new(body);
     set_status(&mut response, status);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

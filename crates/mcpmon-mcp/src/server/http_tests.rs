@@ -105,7 +105,7 @@ async fn a_legacy_session_lives_from_initialize_to_delete() {
     assert_eq!(server.sessions(), 0);
     assert_eq!(post(&http, &with, &request("ping", &json!({}))).await.status, 404);
     assert_eq!(send(&http, "DELETE", &with, "").await.unwrap().status, 404);
-    assert_eq!(server.requests_of("ping"), 1);
+    assert_eq!(server.requests_of("ping"), 2, "one that is refused was asked too");
 }
 
 #[tokio::test]
@@ -121,7 +121,9 @@ async fn messages_of_no_session_are_refused_with_an_id_of_null() {
         assert_eq!((heard.status, &heard.json()["id"]), (400, &Value::Null));
         assert_eq!(heard.json()["error"]["code"], -32_000);
     }
-    assert_eq!(server.requests(), 0);
+    assert_eq!(server.requests(), 3);
+    server.behave(Behaviour::failing(Fault::Status(418)));
+    assert_eq!(post(&http, &[], &request("ping", &json!({}))).await.status, 418);
 }
 
 #[tokio::test]

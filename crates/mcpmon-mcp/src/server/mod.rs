@@ -14,9 +14,11 @@ pub mod spec;
 pub mod stdio;
 
 mod body;
+mod events;
 mod gate;
 mod plan;
 mod sessions;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -30,8 +32,9 @@ pub use spec::{Eras, Prompt, Resource, ServerSpec, Tool, ToolOutput};
 
 use dispatch::{Action, Dispatch, Stage, Via};
 use sessions::Sessions;
+use streams::Streams;
 
-use crate::jsonrpc::{Message, Request};
+use crate::jsonrpc::{Id, Message, Request, Response};
 
 /// Methods are counted by name up to this many names; what comes after them is one sum.
 const MOST_COUNTED_METHODS: usize = 64;
@@ -48,6 +51,7 @@ struct Inner {
     counts: watch::Sender<Counts>,
     tools_revision: watch::Sender<u64>,
     sessions: Mutex<Sessions>,
+    streams: Mutex<Streams>,
     started: Instant,
 }
 
@@ -55,6 +59,9 @@ struct Inner {
 struct Counts {
     requests: u64,
     by_method: BTreeMap<String, u64>,
+    /// What the client said to what we asked it, by method: an error code, or a result.
+    answers: BTreeMap<String, Option<i64>>,
+    streams: usize,
 }
 
 impl Server {
@@ -67,6 +74,7 @@ impl Server {
             counts: watch::Sender::default(),
             tools_revision: watch::Sender::default(),
             sessions: Mutex::default(),
+            streams: Mutex::default(),
             started: Instant::now(),
         }))
     }
@@ -88,11 +96,12 @@ impl Server {
         *self.0.behaviour.write().unwrap_or_else(PoisonError::into_inner) = behaviour;
     }
 
-    /// Offers these tools from now on, and tells clients on stdio so.
+    /// Offers these tools from now on, and tells clients on stdio and on event streams so.
     pub fn set_tools(&self, tools: impl IntoIterator<Item = Tool>) {
         let tools = tools.into_iter().collect();
         *self.0.tools.write().unwrap_or_else(PoisonError::into_inner) = tools;
         self.0.tools_revision.send_modify(|revision| *revision += 1);
+        self.lock_streams().tell_change();
     }
 
     /// Requests it was asked so far, notifications not counted.
@@ -117,14 +126,42 @@ impl Server {
         let _ = changes.wait_for(|counts| counts.of(method) >= count).await;
     }
 
+    /// What the client said to what it was asked, by method: the code of its error, or `None` for a
+    /// result.
+    pub fn answers(&self) -> BTreeMap<String, Option<i64>> {
+        self.0.counts.borrow().answers.clone()
+    }
+
+    /// Waits until the client said something to `count` of the methods it was asked. Cancel-safe.
+    pub async fn wait_for_answers(&self, count: usize) {
+        let mut changes = self.0.counts.subscribe();
+        let _ = changes.wait_for(|counts| counts.answers.len() >= count).await;
+    }
+
+    /// Event streams of HTTP+SSE open now.
+    pub fn streams(&self) -> usize {
+        self.0.counts.borrow().streams
+    }
+
+    /// Waits until `count` event streams are open. Cancel-safe.
+    pub async fn wait_for_streams(&self, count: usize) {
+        let mut changes = self.0.counts.subscribe();
+        let _ = changes.wait_for(|counts| counts.streams == count).await;
+    }
+
     /// Legacy HTTP sessions open now.
     pub fn sessions(&self) -> usize {
         self.lock_sessions().len()
     }
 
-    /// Forgets every legacy HTTP session, as a restarted server does.
+    /// Forgets every legacy HTTP session and ends every event stream, as a restarted server does.
     pub fn forget_sessions(&self) {
         self.lock_sessions().clear();
+        self.lock_streams().clear();
+    }
+
+    fn lock_streams(&self) -> std::sync::MutexGuard<'_, Streams> {
+        self.0.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_sessions(&self) -> std::sync::MutexGuard<'_, Sessions> {
@@ -155,6 +192,18 @@ impl Server {
             of_method,
             up: self.0.started.elapsed(),
         })
+    }
+
+    /// Notes what the client said to something we asked, whose id is the method.
+    fn note_answer(&self, response: &Response<'_>) {
+        let Some(Id::Text(method)) = &response.id else { return };
+        if !self.0.spec.asks.contains(&method.as_str()) {
+            return;
+        }
+        let code = response.payload.as_ref().err().map(|error| error.code);
+        self.0.counts.send_modify(|counts| {
+            counts.answers.insert(method.clone(), code);
+        });
     }
 
     fn tools_changes(&self) -> watch::Receiver<u64> {

@@ -6,7 +6,10 @@ use std::time::Duration;
 use super::Server;
 use super::behaviour::{Fault, Raw};
 use super::dispatch::{Answer, Stage, Via};
-use crate::jsonrpc::{Id, Incoming, Message, ParseError, Request, RpcError, codes, encode_error};
+use crate::jsonrpc::{
+    Id, Incoming, Message, ParseError, Request, RpcError, codes, encode_error, encode_request,
+};
+use crate::protocol::methods;
 
 /// The one revision in which a batch may be sent.
 const BATCHING: &str = "2025-03-26";
@@ -18,7 +21,9 @@ pub(super) struct Plan {
     pub(super) stage: Stage,
     /// How long it takes.
     pub(super) delay: Duration,
-    /// What is said then.
+    /// What the client is asked then, each in a message of its own.
+    pub(super) asks: Vec<Vec<u8>>,
+    /// What is said after that.
     pub(super) reply: Reply,
     /// The request this answers, if it is one.
     pub(super) id: Option<Id>,
@@ -43,7 +48,7 @@ pub(super) enum Reply {
 
 impl Plan {
     fn nothing(stage: Stage) -> Self {
-        Self { stage, delay: Duration::ZERO, reply: Reply::Nothing, id: None }
+        Self { stage, delay: Duration::ZERO, asks: Vec::new(), reply: Reply::Nothing, id: None }
     }
 
     /// A refusal of the whole, before any request could be made out.
@@ -80,8 +85,30 @@ impl Server {
         }
     }
 
+    /// What is done about a message that belongs to no conversation: it is refused, but counted and
+    /// treated like any other.
+    pub(super) fn plan_refused(
+        &self,
+        via: Via<'_>,
+        incoming: &Result<Incoming<'_>, ParseError>,
+        refusal: Answer,
+    ) -> Plan {
+        let mut plan = Plan { reply: Reply::Send(refusal), ..Plan::nothing(Stage::Fresh) };
+        if let Ok(Incoming::Single(Message::Request(request))) = incoming {
+            let conduct = self.conduct(request, via);
+            plan.delay = conduct.delay;
+            if let Some(fault) = conduct.fault {
+                plan.reply = faulty(fault, via, request);
+            }
+        }
+        plan
+    }
+
     fn plan_one(&self, stage: Stage, via: Via<'_>, message: &Message<'_>) -> Plan {
         let Message::Request(request) = message else {
+            if let Message::Response(response) = message {
+                self.note_answer(response);
+            }
             return Plan::nothing(self.answer(stage, via, message).stage);
         };
         let conduct = self.conduct(request, via);
@@ -90,7 +117,17 @@ impl Server {
             Some(Fault::CutShort) => self.reply(stage, via, message, Reply::CutShort),
             Some(fault) => (stage, faulty(fault, via, request)),
         };
-        Plan { stage, delay: conduct.delay, reply, id: Some(request.id.clone()) }
+        let id = Some(request.id.clone());
+        Plan { stage, delay: conduct.delay, asks: self.asks(&request.method), reply, id }
+    }
+
+    /// The server's own requests, each under its method as id.
+    fn asks(&self, answering: &str) -> Vec<Vec<u8>> {
+        if !methods::is_list(answering) {
+            return Vec::new();
+        }
+        let asks = self.spec().asks.iter();
+        asks.map(|method| encode_request(&Id::from(*method), method, None::<&()>)).collect()
     }
 
     fn reply(
@@ -100,7 +137,12 @@ impl Server {
         message: &Message<'_>,
         say: impl FnOnce(Answer) -> Reply,
     ) -> (Stage, Reply) {
-        let action = self.answer(stage, via, message);
+        let mut action = self.answer(stage, via, message);
+        let alone = matches!(stage, Stage::Legacy(_)) && self.spec().batched;
+        if let Some(answer) = action.answer.as_mut().filter(|answer| alone && answer.status == 200)
+        {
+            answer.body = [b"[", answer.body.as_slice(), b"]"].concat();
+        }
         (action.stage, action.answer.map_or(Reply::Nothing, say))
     }
 
@@ -140,7 +182,7 @@ fn faulty(fault: Fault, via: Via<'_>, request: &Request<'_>) -> Reply {
     };
     match (fault, via) {
         (Fault::Rpc(error), _) => rpc(&error),
-        (Fault::Status(status), Via::Http(_)) => Reply::Raw(
+        (Fault::Status(status), Via::Http(_) | Via::Events(_)) => Reply::Raw(
             Raw::new("text/plain", format!("status {status}, on purpose\n")).status(status),
         ),
         (Fault::Status(status), Via::Stdio) => {

@@ -39,6 +39,13 @@ impl Sessions {
         self.open.get(id).copied()
     }
 
+    /// A session that is open stands here now.
+    pub(super) fn set(&mut self, id: &str, stage: Stage) {
+        if let Some(open) = self.open.get_mut(id) {
+            *open = stage;
+        }
+    }
+
     /// Ends a session; `false` if there was none.
     pub(super) fn close(&mut self, id: &str) -> bool {
         self.order.retain(|open| open != id);

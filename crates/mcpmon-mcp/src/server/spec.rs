@@ -174,6 +174,8 @@ pub struct ServerSpec {
     pub(super) page_size: usize,
     pub(super) ttl: Duration,
     pub(super) sessions: bool,
+    pub(super) batched: bool,
+    pub(super) asks: &'static [&'static str],
 }
 
 impl ServerSpec {
@@ -191,6 +193,8 @@ impl ServerSpec {
             page_size: usize::MAX,
             ttl: Duration::ZERO,
             sessions: true,
+            batched: false,
+            asks: &[],
         }
     }
 
@@ -247,6 +251,23 @@ impl ServerSpec {
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// Puts each answer after the handshake into a batch of its own, as only 2025-03-26 allows; not
+    /// at first.
+    #[must_use]
+    pub fn batched(mut self) -> Self {
+        self.batched = true;
+        self
+    }
+
+    /// Asks the client for these before it answers for a list; nothing at first. What the client
+    /// says to it is in [`Server::answers`](super::Server::answers). Where answers are JSON bodies
+    /// there is no way to ask.
+    #[must_use]
+    pub fn asks(mut self, methods: &'static [&'static str]) -> Self {
+        self.asks = methods;
         self
     }
 

@@ -65,6 +65,7 @@ struct Conversation<W> {
 /// An answer whose time has come.
 struct Done {
     id: Option<Id>,
+    asks: Vec<Vec<u8>>,
     reply: Reply,
 }
 
@@ -116,8 +117,8 @@ impl<W: AsyncWrite + Unpin> Conversation<W> {
 
     async fn carry_out(&mut self, plan: Plan) -> io::Result<Option<Ended>> {
         self.stage = plan.stage;
-        let Plan { delay, reply, id, .. } = plan;
-        let done = Done { id: id.clone(), reply };
+        let Plan { delay, asks, reply, id, .. } = plan;
+        let done = Done { id: id.clone(), asks, reply };
         if delay.is_zero() {
             return self.say(done).await;
         }
@@ -134,6 +135,9 @@ impl<W: AsyncWrite + Unpin> Conversation<W> {
     async fn say(&mut self, done: Done) -> io::Result<Option<Ended>> {
         if let Some(id) = &done.id {
             self.cancel.remove(id);
+        }
+        for question in &done.asks {
+            self.write(question, b"\n").await?;
         }
         match done.reply {
             Reply::Nothing | Reply::Hang => Ok(None),

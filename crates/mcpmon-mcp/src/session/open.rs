@@ -1,38 +1,42 @@
 //! Opens a conversation: asks, reads what came, and does what [`crate::opening`] decides.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use mcpmon_core::failure::{FailureCode, Finding, FindingCode, Phase};
 use mcpmon_core::observation::Phases;
-use mcpmon_core::service::{HttpSpec, StdioSpec};
+use mcpmon_core::service::{HttpSpec, ProtocolChoice, StdioSpec};
 use mcpmon_core::status::Era;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
+use super::events::{self, NoConversation};
 use super::wire::{Turn, Wire, WireKind};
-use super::{Agreed, Endings, Session, SessionOptions, WANTS_INPUT, identity};
-use crate::child;
+use super::{Agreed, Endings, Memory, Session, SessionOptions, WANTS_INPUT, identity};
+use crate::child::{self, GRACE, Launch};
 use crate::error::CallError;
 use crate::http::{HttpChannel, HttpClient};
+use crate::inbox::Payload;
 use crate::lists::Known;
+use crate::lists::suspicious::Suspicions;
 use crate::opening::{Ask, Next, Seen, Situation, furthest, next};
 use crate::pipe::Pipe;
 use crate::protocol::{self, Greeting, Params, methods};
 
-/// Share of the time left that one of two openings over HTTP may take, so that a mute server
+/// Share of the whole time that one of two openings over HTTP may take, so that a mute server
 /// leaves time for both.
 const SHARE: f64 = 0.4;
 
 /// What one opening request came to.
-struct Attempt {
-    seen: Seen,
+pub(super) struct Attempt {
+    pub(super) seen: Seen,
     /// The greeting, or why there is none.
     outcome: Result<Greeting, CallError>,
 }
 
 impl Session {
-    /// Opens a conversation over HTTP, by discovery first unless `remembered` says otherwise.
+    /// Opens a conversation over HTTP, by discovery first unless `memory` says otherwise. Where
+    /// nothing takes a POST, the deprecated HTTP+SSE is looked for, at most hourly; where the path
+    /// ends in `/sse`, or it was found last time, it comes first.
     ///
     /// # Errors
     ///
@@ -41,23 +45,86 @@ impl Session {
         client: &Arc<HttpClient>,
         spec: &HttpSpec,
         options: &Arc<SessionOptions>,
-        remembered: Option<Era>,
+        memory: &mut Memory,
         phases: &mut Phases,
         deadline: Instant,
     ) -> Result<Self, CallError> {
-        let channel = HttpChannel::new(
-            Arc::clone(client),
-            spec,
-            options.max_body,
-            options.connection_timeout,
-        )
-        .map_err(|error| error.redacted(&options.redactor))?;
+        let channel = channel(client, spec, options)?;
+        let has_events = options.protocol != ProtocolChoice::Modern;
+        let mut prior = None;
+        let mut may_look = has_events && memory.may_look(Instant::now());
+        if has_events && memory.begins_with_events(channel.target().path()) {
+            match Box::pin(events::open(channel.clone(), false, options, phases, deadline)).await {
+                Ok((wire, agreed)) => {
+                    memory.found(agreed.era, true);
+                    return Ok(Self::opened(wire, agreed));
+                }
+                Err(NoConversation { error, may_be_another: true }) => {
+                    (prior, may_look) = (Some(error), false);
+                }
+                Err(NoConversation { error, .. }) => return Err(error),
+            }
+        }
         let mut wire =
             Wire::new(WireKind::Http { channel: Box::new(channel), session: None }, options);
-        let situation = Situation { choice: options.protocol, remembered, ..Situation::default() };
+        let situation = Situation {
+            choice: options.protocol,
+            remembered: memory.era,
+            may_look,
+            ..Situation::default()
+        };
         let ask = first_ask(situation.first_over_http());
-        let agreed = over_http(&mut wire, situation, ask, None, phases, deadline).await?;
-        Ok(Self::opened(wire, agreed))
+        match over_http(&mut wire, situation, ask, prior, phases, deadline).await {
+            Ok(agreed) => {
+                memory.found(agreed.era, false);
+                Ok(Self::opened(wire, agreed))
+            }
+            Err(NotOverHttp { error, look }) => match wire.kind {
+                WireKind::Http { channel, .. } if look => {
+                    let found = events::open(*channel, false, options, phases, deadline);
+                    Self::last_resort(Box::pin(found).await, error, memory)
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// What came of looking for an event stream because of `error`.
+    fn last_resort(
+        found: Result<(Wire, Agreed), NoConversation>,
+        error: CallError,
+        memory: &mut Memory,
+    ) -> Result<Self, CallError> {
+        match found {
+            Ok((wire, agreed)) => {
+                memory.found(agreed.era, true);
+                Ok(Self::opened(wire, agreed))
+            }
+            // Where no stream is, what the POSTs met is what there is to tell.
+            Err(NoConversation { error: events, may_be_another }) => {
+                memory.looked_in_vain(Instant::now());
+                Err(if may_be_another { error } else { events })
+            }
+        }
+    }
+
+    /// Opens a conversation over the deprecated HTTP+SSE and no other transport.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no event stream, or no conversation on it.
+    pub async fn open_events(
+        client: &Arc<HttpClient>,
+        spec: &HttpSpec,
+        options: &Arc<SessionOptions>,
+        phases: &mut Phases,
+        deadline: Instant,
+    ) -> Result<Self, CallError> {
+        let channel = channel(client, spec, options)?;
+        match events::open(channel, true, options, phases, deadline).await {
+            Ok((wire, agreed)) => Ok(Self::opened(wire, agreed)),
+            Err(NoConversation { error, .. }) => Err(error),
+        }
     }
 
     /// Starts a command and opens a conversation with it, by `initialize` first unless
@@ -70,6 +137,7 @@ impl Session {
     /// No process is left but in `endings`.
     pub async fn open_process(
         spec: &StdioSpec,
+        launch: &Launch<'_>,
         options: &Arc<SessionOptions>,
         remembered: Option<Era>,
         endings: &mut Endings,
@@ -81,16 +149,21 @@ impl Session {
         let mut ask = first_ask(situation.first_on_process());
         let mut prior = None;
         loop {
-            let mut wire = start(spec, options, phases)?;
+            let mut wire = match start(spec, launch, options, phases, deadline).await {
+                Ok(wire) => wire,
+                // What is known of it was learned from the one before.
+                Err(error) if Instant::now() >= deadline => return Err(prior.unwrap_or(error)),
+                Err(error) => return Err(error),
+            };
             let attempt = attempt(&mut wire, &ask, phases, deadline).await;
-            situation.count(&ask);
+            situation.count(&ask, &attempt.seen);
             match settle(&situation, &ask, attempt, prior.take(), options) {
                 Settled::Open(agreed) => return Ok(Self::opened(wire, agreed)),
                 Settled::Again(again, error) => {
                     end_before(wire, endings, deadline).await;
                     (ask, prior) = (again, error);
                 }
-                Settled::Failed(error) => {
+                Settled::Failed(error) | Settled::Look(error) => {
                     if let WireKind::Process { pipe, process } = wire.kind {
                         endings.add(pipe, process);
                     }
@@ -121,10 +194,12 @@ impl Session {
         let mut situation = Situation { choice: options.protocol, ..Situation::default() };
         let ask = first_ask(situation.first_on_process());
         let attempt = attempt(&mut wire, &ask, phases, deadline).await;
-        situation.count(&ask);
+        situation.count(&ask, &attempt.seen);
         match settle(&situation, &ask, attempt, None, options) {
             Settled::Open(agreed) => Ok(Self::opened(wire, agreed)),
-            Settled::Failed(error) | Settled::Again(_, Some(error)) => Err(error),
+            Settled::Failed(error) | Settled::Look(error) | Settled::Again(_, Some(error)) => {
+                Err(error)
+            }
             Settled::Again(_, None) => Err(no_common_version(&[], options)),
         }
     }
@@ -139,16 +214,18 @@ impl Session {
             discovered: None,
             known_lists: Known::default(),
             told_of_exit: false.into(),
+            lost: false,
         }
     }
 }
 
 impl Situation {
-    fn count(&mut self, ask: &Ask) {
+    pub(super) fn count(&mut self, ask: &Ask, seen: &Seen) {
         match ask {
             Ask::Discover(_) => self.discoveries += 1,
             Ask::Initialize(_) => self.handshakes += 1,
         }
+        self.no_place += u8::from(*seen == Seen::NoSuchPlace);
     }
 }
 
@@ -159,13 +236,29 @@ fn first_ask(era: Era) -> Ask {
     }
 }
 
-fn start(
+fn channel(
+    client: &Arc<HttpClient>,
+    spec: &HttpSpec,
+    options: &SessionOptions,
+) -> Result<HttpChannel, CallError> {
+    let (cap, reach) = (options.max_body, options.connection_timeout);
+    HttpChannel::new(Arc::clone(client), spec, cap, reach)
+        .map_err(|error| error.redacted(&options.redactor))
+}
+
+async fn start(
     spec: &StdioSpec,
+    launch: &Launch<'_>,
     options: &Arc<SessionOptions>,
     phases: &mut Phases,
+    deadline: Instant,
 ) -> Result<Wire, CallError> {
     let began = Instant::now();
-    let started = child::start(spec);
+    let started = timeout_at(deadline, child::start(spec, launch)).await.unwrap_or_else(|_| {
+        // A file system that hangs: nothing of the server was even begun.
+        let text = format!("`{}` could not be started in time", spec.command);
+        Err(CallError::new(FailureCode::SpawnFailed, Phase::Spawn, text))
+    });
     phases.spawn_ms = Some(began.elapsed().as_secs_f64() * 1_000.0);
     let started = started.map_err(|error| error.redacted(&options.redactor))?;
     let pipe = Pipe::new(started.stdout, started.stdin, options.max_body);
@@ -178,9 +271,16 @@ async fn end_before(wire: Wire, endings: &mut Endings, deadline: Instant) {
     if let WireKind::Process { pipe, process } = wire.kind {
         endings.add(pipe, process);
         if timeout_at(deadline, endings.all()).await.is_err() {
-            *endings = Endings::default();
+            endings.kill().await;
         }
     }
+}
+
+/// Why there is no conversation by POST.
+pub(super) struct NotOverHttp {
+    pub(super) error: CallError,
+    /// Whether the deprecated transport is to be looked for.
+    look: bool,
 }
 
 /// Opens a conversation over a channel, starting with `ask`; `prior` is the error that made it
@@ -192,19 +292,36 @@ pub(super) async fn over_http(
     mut prior: Option<CallError>,
     phases: &mut Phases,
     deadline: Instant,
-) -> Result<Agreed, CallError> {
+) -> Result<Agreed, NotOverHttp> {
     let options = Arc::clone(&wire.options);
+    let share = deadline.saturating_duration_since(Instant::now()).mul_f64(SHARE);
     loop {
         // With nothing to fall back to, all the time there is belongs to this one.
         let alone = situation.remembered.is_some() || situation.is_last(&ask);
-        let limit = if alone { deadline } else { share_of(deadline) };
+        let limit = if alone { deadline } else { deadline.min(Instant::now() + share) };
         let attempt = attempt(wire, &ask, phases, limit).await;
-        situation.count(&ask);
+        situation.count(&ask, &attempt.seen);
         match settle(&situation, &ask, attempt, prior.take(), &options) {
             Settled::Open(agreed) => return Ok(agreed),
             Settled::Again(again, error) => (ask, prior) = (again, error),
-            Settled::Failed(error) => return Err(error),
+            Settled::Look(error) => return Err(NotOverHttp { error, look: true }),
+            Settled::Failed(error) => {
+                give_back(wire, deadline).await;
+                return Err(NotOverHttp { error, look: false });
+            }
         }
+    }
+}
+
+/// Ends a session that a handshake opened and that cannot be used: the next check would open
+/// another one beside it.
+async fn give_back(wire: &mut Wire, deadline: Instant) {
+    if let WireKind::Http { channel, session } = &mut wire.kind
+        && let Some(session) = session.take()
+        && wire.options.terminate_session
+    {
+        let limit = deadline.min(Instant::now() + GRACE);
+        Box::pin(channel.end_session(&session, None, limit)).await;
     }
 }
 
@@ -218,13 +335,12 @@ impl Situation {
     }
 }
 
-fn share_of(deadline: Instant) -> Instant {
-    let now = Instant::now();
-    let left = deadline.saturating_duration_since(now);
-    now + Duration::from_secs_f64(left.as_secs_f64() * SHARE)
-}
-
-async fn attempt(wire: &mut Wire, ask: &Ask, phases: &mut Phases, deadline: Instant) -> Attempt {
+pub(super) async fn attempt(
+    wire: &mut Wire,
+    ask: &Ask,
+    phases: &mut Phases,
+    deadline: Instant,
+) -> Attempt {
     let options = Arc::clone(&wire.options);
     let (method, params, version, modern) = match ask {
         Ask::Discover(version) => (methods::DISCOVER, Params::default(), version, true),
@@ -238,7 +354,7 @@ async fn attempt(wire: &mut Wire, ask: &Ask, phases: &mut Phases, deadline: Inst
         Err(error) => return Attempt { seen: Seen::from_error(&error), outcome: Err(error) },
     };
     phases.handshake_ms = Some(answer.latency.as_secs_f64() * 1_000.0);
-    let Ok(result) = answer.payload else {
+    let Ok(result) = answer.payload.map(Payload::into_raw) else {
         // `Wire::call` gives a JSON-RPC error as an error.
         let error = CallError::new(FailureCode::InvalidMessage, Phase::Handshake, "no result");
         return Attempt { seen: Seen::Foreign, outcome: Err(error) };
@@ -268,13 +384,15 @@ async fn attempt(wire: &mut Wire, ask: &Ask, phases: &mut Phases, deadline: Inst
 }
 
 /// What an attempt leads to.
-enum Settled {
+pub(super) enum Settled {
     Open(Agreed),
     Again(Ask, Option<CallError>),
+    /// Look for the deprecated transport; this is told where it is not there.
+    Look(CallError),
     Failed(CallError),
 }
 
-fn settle(
+pub(super) fn settle(
     situation: &Situation,
     asked: &Ask,
     attempt: Attempt,
@@ -299,11 +417,9 @@ fn settle(
             error.rpc = outcome.err().and_then(|error| error.rpc);
             Settled::Failed(error)
         }
-        // The deprecated transport would be looked for here; without it, what the two POSTs met
-        // is what there is to tell.
-        (_, outcome) => {
+        (step, outcome) => {
             let error = told(outcome.err()).unwrap_or_else(|| no_common_version(&[], options));
-            Settled::Failed(error)
+            if step == Next::EventStream { Settled::Look(error) } else { Settled::Failed(error) }
         }
     }
 }
@@ -332,6 +448,14 @@ fn agreed(era: Era, version: String, greeting: Greeting, options: &SessionOption
                 .with("missing", greeting.missing.clone()),
         );
     }
+    let mut suspicions = Suspicions::default();
+    if let Some(server) = &greeting.server {
+        suspicions.look_at("the server's name", &server.name);
+    }
+    if let Some(text) = &greeting.instructions {
+        suspicions.look_at("the server's instructions", text);
+    }
+    findings.extend(suspicions.into_finding());
     Agreed {
         era,
         version,

@@ -10,13 +10,14 @@ use tokio::pin;
 use tokio::time::{Instant, timeout};
 
 use super::SessionOptions;
-use crate::child::ChildProcess;
+use crate::child::{self, ChildProcess};
 use crate::error::CallError;
 use crate::forensics::{self, Remains};
-use crate::http::{HttpAnswer, HttpChannel, Post};
-use crate::jsonrpc::{self, Id};
-use crate::pipe::{Answer, Heard, Pipe, PipeError};
-use crate::protocol::{Params, methods};
+use crate::http::{EventStream, HttpAnswer, HttpChannel, NoAnswer, Post};
+use crate::inbox::{Answer, Heard};
+use crate::jsonrpc::{self, Id, Recall};
+use crate::pipe::{Pipe, PipeError};
+use crate::protocol::{self, Params, methods};
 
 /// How long an answer may trail the end of the process that wrote it.
 const LAST_ANSWER: Duration = Duration::from_millis(200);
@@ -50,8 +51,19 @@ pub(super) struct Wire {
 
 #[derive(Debug)]
 pub(super) enum WireKind {
-    Process { pipe: Pipe, process: Option<ChildProcess> },
-    Http { channel: Box<HttpChannel>, session: Option<HeaderValue> },
+    Process {
+        pipe: Pipe,
+        process: Option<ChildProcess>,
+    },
+    Http {
+        channel: Box<HttpChannel>,
+        session: Option<HeaderValue>,
+    },
+    /// The deprecated HTTP+SSE; `only` where the configuration allows nothing else.
+    Events {
+        stream: Box<EventStream>,
+        only: bool,
+    },
 }
 
 impl Wire {
@@ -73,6 +85,17 @@ impl Wire {
         phases: &mut Phases,
         deadline: Instant,
     ) -> Result<Answer, CallError> {
+        self.recall(turn, Recall::No, phases, deadline).await
+    }
+
+    /// The same, where the answer may be one that is remembered.
+    pub(super) async fn recall(
+        &mut self,
+        turn: Turn<'_>,
+        recall: Recall<'_>,
+        phases: &mut Phases,
+        deadline: Instant,
+    ) -> Result<Answer, CallError> {
         let id = Id::from(self.next_id);
         self.next_id += 1;
         let message = turn.request(&id, &self.options);
@@ -82,13 +105,27 @@ impl Wire {
                 asked.over_pipe(pipe, process.as_ref(), id, message, deadline).await
             }
             WireKind::Http { channel, session } => {
-                let got = call_http(channel, session, &turn, &id, message, phases, deadline).await;
-                got.map(|got| self.note_http(got, turn.method))
+                if turn.method == methods::INITIALIZE {
+                    *session = None;
+                }
+                let post = turn.post(message, session.as_ref());
+                match channel.call(&post, &id, recall, phases, deadline).await {
+                    Ok(got) => {
+                        if turn.method == methods::INITIALIZE {
+                            *session = session_named(&got);
+                        }
+                        Ok(self.note_http(got, turn.method))
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            WireKind::Events { stream, .. } => {
+                Box::pin(call_on_stream(stream, &turn, &id, message, phases, deadline)).await
             }
         };
         let answered = called.and_then(|answer| {
-            if answer.sloppy_id {
-                self.note_sloppy_id(turn.method);
+            if answer.sloppy_id || answer.batched {
+                self.note_form(&answer, &turn);
             }
             match answer.payload {
                 Ok(_) => Ok(answer),
@@ -100,6 +137,11 @@ impl Wire {
             Err(error) => error.rpc.is_some(),
         };
         answered.map_err(|error| error.redacted(&self.options.redactor))
+    }
+
+    /// The number of the last request; zero before the first.
+    pub(super) const fn last_id(&self) -> u64 {
+        self.next_id - 1
     }
 
     /// Sends a notification.
@@ -123,12 +165,17 @@ impl Wire {
                 let post = turn.post(message, session.as_ref());
                 channel.notify(&post, phases, deadline).await
             }
+            WireKind::Events { stream, .. } => {
+                let post = turn.post(message, None);
+                Box::pin(stream.notify(&post, phases, deadline)).await
+            }
         };
         told.map_err(|error| error.redacted(&options.redactor))
     }
 
     fn note_http(&mut self, got: HttpAnswer, method: &str) -> Answer {
         self.list_changed |= got.list_changed;
+        self.notes.extend(got.notes);
         if let Some(content) = got.odd_content {
             let text = format!("`{method}` was answered with content type `{content}`");
             self.notes.push(Finding::new(FindingCode::Nonconforming, text));
@@ -140,33 +187,52 @@ impl Wire {
         got.answer
     }
 
-    fn note_sloppy_id(&mut self, method: &str) {
-        let text = format!("`{method}` was answered under its id in another JSON type");
-        self.notes.push(Finding::new(FindingCode::Nonconforming, text));
+    fn note_form(&mut self, answer: &Answer, turn: &Turn<'_>) {
+        let method = turn.method;
+        if answer.sloppy_id {
+            let text = format!("`{method}` was answered under its id in another JSON type");
+            self.notes.push(Finding::new(FindingCode::Nonconforming, text));
+        }
+        if let Some(version) = turn.version.filter(|version| !protocol::has_batches(version))
+            && answer.batched
+            && turn.method != methods::INITIALIZE
+        {
+            let text = format!("`{method}` was answered in a batch, which {version} does not have");
+            self.notes.push(Finding::new(FindingCode::Nonconforming, text));
+        }
     }
 }
 
-async fn call_http(
-    channel: &mut HttpChannel,
-    session: &mut Option<HeaderValue>,
+/// The session a handshake was answered with. Some servers name one on a refusal too.
+fn session_named(got: &HttpAnswer) -> Option<HeaderValue> {
+    let named = got.session.as_ref().filter(|_| got.answer.payload.is_ok())?;
+    // Copied, because a header's value holds on to the whole buffer it was read into.
+    HeaderValue::from_bytes(named.as_bytes()).ok()
+}
+
+async fn call_on_stream(
+    stream: &mut EventStream,
     turn: &Turn<'_>,
     id: &Id,
     message: Vec<u8>,
     phases: &mut Phases,
     deadline: Instant,
-) -> Result<HttpAnswer, CallError> {
-    let opening = turn.method == methods::INITIALIZE;
-    if opening {
-        *session = None;
+) -> Result<Answer, CallError> {
+    let started = Instant::now();
+    let post = turn.post(message, None);
+    match stream.call(&post, id, phases, deadline).await {
+        Ok(answer) => Ok(answer),
+        Err(NoAnswer::Because(error)) => Err(error),
+        Err(NoAnswer::InTime) => {
+            if turn.method != methods::INITIALIZE {
+                stream.notify_now(cancellation(id));
+            }
+            let heard = stream.heard();
+            let (code, text) = explain_silence(&heard, turn.phase, turn.method, started.elapsed());
+            let error = CallError::new(code, turn.phase, text);
+            Err(if heard.samples.is_empty() { error } else { error.with("events", heard.samples) })
+        }
     }
-    let post = turn.post(message, session.as_ref());
-    let got = channel.call(&post, id, phases, deadline).await?;
-    // Some servers name a session on a refusal too; only a handshake makes it one.
-    if opening && got.answer.payload.is_ok() {
-        // Copied, because a header's value holds on to the whole buffer it was read into.
-        *session = got.session.as_ref().and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
-    }
-    Ok(got)
 }
 
 async fn call_while_it_lives(
@@ -217,11 +283,15 @@ impl Turn<'_> {
         Post {
             method: self.method,
             body: message.into(),
-            // Before a handshake there is no agreed revision to name.
-            version: self.version.filter(|_| self.method != methods::INITIALIZE),
+            // Before a handshake there is no agreed revision to name, and the oldest have no header
+            // to name it in.
+            version: self.version.filter(|version| {
+                self.method != methods::INITIALIZE && protocol::has_version_header(version)
+            }),
             session: session.filter(|_| !self.modern),
             modern: self.modern,
             name: self.params.name(),
+            mirrored: self.params.mirrored(),
             phase: self.phase,
         }
     }
@@ -286,6 +356,9 @@ impl Asked<'_> {
             Some(process) => process.exit_within(EXIT_AFTER_EOF).await,
             None => None,
         };
+        if process.is_some_and(ChildProcess::is_lost) {
+            return child::lost(phase);
+        }
         let stderr = match (process, exit) {
             (Some(process), Some(_)) => process.last_words().await,
             (Some(process), None) => process.stderr(),
@@ -312,7 +385,13 @@ impl Asked<'_> {
 /// The failure an ended process is.
 pub(super) fn exit_error(remains: &Remains<'_>, phase: Phase) -> CallError {
     let found = forensics::diagnose(remains);
-    let error = CallError::new(found.code, phase, found.message);
+    let mut error = CallError::new(found.code, phase, found.message);
+    if let Some((key, name)) = found.subject {
+        error = error.with(key, name);
+    }
+    if let Some(advice) = found.advice {
+        error.failure.next_step = advice;
+    }
     match remains.exit {
         forensics::Exit::Code(code) => error.with("exit_status", code),
         forensics::Exit::Signal(signal) => error.with("signal", forensics::signal_name(signal)),

@@ -13,7 +13,7 @@ use mcpmon_mcp::http::HttpClient;
 use mcpmon_mcp::jsonrpc::RpcError;
 use mcpmon_mcp::server::behaviour::Raw;
 use mcpmon_mcp::server::{Answers, Behaviour, Eras, Fault, HttpOptions, Server};
-use mcpmon_mcp::{Endings, Session, SessionOptions};
+use mcpmon_mcp::{Endings, Memory, Session, SessionOptions};
 use serde_json::json;
 
 use crate::{
@@ -51,7 +51,9 @@ async fn connections_are_reused_within_a_check() {
     let spec = crate::at(&http.url());
     let options = Arc::new(options());
     let mut session =
-        Session::open_http(&client, &spec, &options, None, &mut phases, soon()).await.unwrap();
+        Session::open_http(&client, &spec, &options, &mut Memory::default(), &mut phases, soon())
+            .await
+            .unwrap();
     assert!(phases.connect_ms.is_some() && phases.handshake_ms.is_some());
     assert!(phases.dns_ms.is_none() && phases.tls_ms.is_none());
     for _ in 0..3 {
@@ -82,7 +84,7 @@ async fn a_session_is_left_alone_where_asked_or_where_a_delete_would_hurt() {
     open(&http.url()).await.unwrap().close(false, &mut Endings::default()).await;
     assert_eq!(server.sessions(), 1);
     let fragile = mcpmon_mcp::server::ServerSpec::new("old", "1.9.4").eras(Eras::Legacy);
-    let server = Server::new(fragile);
+    let server = Server::new(fragile.latest_legacy("2025-03-26"));
     let http = over_http(&server).await;
     open(&http.url()).await.unwrap().close(true, &mut Endings::default()).await;
     assert_eq!(server.sessions(), 1);
@@ -357,8 +359,15 @@ async fn configured_headers_are_sent_and_never_told() {
     let redactor = Redactor::new([&Secret::new(secret)]);
     let options = Arc::new(SessionOptions { redactor, ..options() });
     let client = Arc::new(HttpClient::new());
-    let opened =
-        Session::open_http(&client, &spec, &options, None, &mut Phases::default(), soon()).await;
+    let opened = Session::open_http(
+        &client,
+        &spec,
+        &options,
+        &mut Memory::default(),
+        &mut Phases::default(),
+        soon(),
+    )
+    .await;
     let error = assert_code(opened, FailureCode::Unauthorized);
     let text = serde_json::to_string(&error.failure).unwrap();
     assert!(text.contains("bad credentials: ***") && !text.contains(token), "{text}");

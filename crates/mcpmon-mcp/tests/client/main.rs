@@ -3,7 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up should say where")]
 
+mod events;
+mod fallback;
 mod http;
+mod matrix;
 mod process;
 mod reach;
 mod streams;
@@ -18,7 +21,7 @@ use mcpmon_core::service::{HttpSpec, ProtocolChoice};
 use mcpmon_core::status::Era;
 use mcpmon_mcp::http::HttpClient;
 use mcpmon_mcp::server::{HttpOptions, HttpServer, Server, ServerSpec, Tool, ToolOutput};
-use mcpmon_mcp::{CallError, Session, SessionOptions};
+use mcpmon_mcp::{CallError, Memory, Session, SessionOptions};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -72,7 +75,8 @@ async fn open_by(
     let client = Arc::new(HttpClient::new());
     let mut phases = Phases::default();
     let options = Arc::new(options);
-    Session::open_http(&client, &at(url), &options, remembered, &mut phases, deadline).await
+    let mut memory = remembered.map_or_else(Memory::default, Memory::of_era);
+    Session::open_http(&client, &at(url), &options, &mut memory, &mut phases, deadline).await
 }
 
 async fn prove(session: &mut Session) -> Result<Duration, CallError> {

@@ -9,6 +9,7 @@ use mcpmon_core::observation::Phases;
 use mcpmon_core::secret::{Redactor, Secret};
 use mcpmon_core::service::StdioSpec;
 use mcpmon_core::status::Era;
+use mcpmon_mcp::child::Launch;
 use mcpmon_mcp::{CallError, Endings, Session, SessionOptions};
 use tokio::time::Instant;
 
@@ -56,8 +57,16 @@ async fn open_with(spec: &StdioSpec, options: SessionOptions, remembered: Option
     let mut endings = Endings::default();
     let options = Arc::new(options);
     let deadline = soon();
-    let session =
-        Session::open_process(spec, &options, remembered, &mut endings, &mut phases, deadline);
+    let launch = Launch::default();
+    let session = Session::open_process(
+        spec,
+        &launch,
+        &options,
+        remembered,
+        &mut endings,
+        &mut phases,
+        deadline,
+    );
     let session = session.await;
     Opened { session, phases, endings }
 }
@@ -271,8 +280,16 @@ async fn a_mute_process_is_timed_out_and_ended() {
     let options = Arc::new(options());
     let spec = sh("echo thinking >&2; while read -r line; do :; done");
     let deadline = within(500);
-    let opened =
-        Session::open_process(&spec, &options, None, &mut endings, &mut phases, deadline).await;
+    let opened = Session::open_process(
+        &spec,
+        &Launch::default(),
+        &options,
+        None,
+        &mut endings,
+        &mut phases,
+        deadline,
+    )
+    .await;
     let error = assert_code(opened, FailureCode::HandshakeTimeout);
     assert_eq!(error.failure.evidence["stderr"][0], "thinking");
     endings.all().await;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use mcpmon_core::failure::{FailureCode, Phase};
 use mcpmon_core::observation::Phases;
 use mcpmon_mcp::http::HttpClient;
-use mcpmon_mcp::{CallError, Session};
+use mcpmon_mcp::{CallError, Memory, Session};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -67,7 +67,15 @@ async fn open(url: &str, phases: &mut Phases) -> Result<Session, CallError> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let client = Arc::new(HttpClient::with_tls(Arc::new(config)));
-    Session::open_http(&client, &at(url), &Arc::new(options()), None, phases, soon()).await
+    Session::open_http(
+        &client,
+        &at(url),
+        &Arc::new(options()),
+        &mut Memory::default(),
+        phases,
+        soon(),
+    )
+    .await
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use mcpmon_core::store::AlertRecord;
+use mcpmon_core::text::for_json;
 use mcpmon_core::{ServiceName, Timestamp};
 use serde::Serialize;
 
@@ -11,7 +12,7 @@ use super::{EXPORT_SCHEMA, ExportError, ExportQuery, ExportRecord, Exporter, rep
 
 /// Indents a value as it stands `depth` levels deep.
 fn pretty(value: &impl Serialize, depth: usize) -> io::Result<String> {
-    let text = serde_json::to_string_pretty(value)?;
+    let text = for_json(&serde_json::to_string_pretty(value)?);
     // Line breaks inside of strings are escaped, so these are all the layout's.
     Ok(text.replace('\n', &format!("\n{}", "  ".repeat(depth))))
 }
@@ -46,7 +47,7 @@ pub(super) async fn write(
     spool.drain(
         out,
         |out, service, first| {
-            let name = serde_json::to_string(service)?;
+            let name = for_json(&serde_json::to_string(service)?);
             write!(out, "{}\n    {name}: [\n      ", if first { "" } else { "," })
         },
         |out| out.write_all(b"\n    ]"),
@@ -91,7 +92,7 @@ pub(super) async fn write_lines(
 }
 
 fn write_line(out: &mut (dyn Write + Send), line: &Line<'_>) -> io::Result<()> {
-    let mut text = serde_json::to_vec(line)?;
-    text.push(b'\n');
-    out.write_all(&text)
+    let mut text = for_json(&serde_json::to_string(line)?);
+    text.push('\n');
+    out.write_all(text.as_bytes())
 }

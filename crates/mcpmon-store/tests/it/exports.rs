@@ -44,6 +44,7 @@ fn facts(service: &str, restarts: u64) -> ServiceFacts {
         restarts,
         available_since: None,
         watched: true,
+        check_interval_ms: None,
     }
 }
 

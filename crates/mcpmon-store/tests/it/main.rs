@@ -6,6 +6,7 @@ mod commands;
 mod exports;
 mod files;
 mod history;
+mod keeping;
 mod promises;
 
 use std::path::Path;

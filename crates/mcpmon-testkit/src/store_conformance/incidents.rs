@@ -313,7 +313,11 @@ pub(super) async fn pruning_leaves_what_is_open(store: &impl Store) {
     commit(store, transition).await;
     samples::prune(
         store,
-        PrunePlan { checks_before: Some(at(5_000)), incidents_before: Some(at(5_000)) },
+        PrunePlan {
+            checks_before: Some(at(5_000)),
+            incidents_before: Some(at(5_000)),
+            ..PrunePlan::default()
+        },
     )
     .await;
     let kept = store.alerts(&every_alert()).await.expect("alerts are read");

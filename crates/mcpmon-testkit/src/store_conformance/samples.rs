@@ -30,7 +30,7 @@ pub(super) struct Everything {
 pub(super) async fn read(store: &impl SampleStore) -> Everything {
     let all = RecordQuery::all();
     Everything {
-        checks: every(&all, async |query| store.checks(query).await).await,
+        checks: checks(store, &all).await,
         changes: every(&all, async |query| store.changes(query).await).await,
         services: store.services().await.expect("services are read"),
         host: every(&all, async |query| store.host(query).await).await,
@@ -56,8 +56,16 @@ async fn every<T>(
     }
 }
 
+/// Checks in order of time; those of one moment by service, of one service as they were appended.
+/// Which service comes first is a store's own affair.
 async fn checks(store: &impl SampleStore, query: &RecordQuery) -> Vec<CheckRecord> {
-    every(query, async |query| store.checks(query).await).await
+    in_order(every(query, async |query| store.checks(query).await).await)
+}
+
+fn in_order(mut found: Vec<CheckRecord>) -> Vec<CheckRecord> {
+    assert!(found.is_sorted_by_key(|check| check.at), "checks are in order of time");
+    found.sort_by(|a, b| (a.at, &a.service).cmp(&(b.at, &b.service)));
+    found
 }
 
 async fn append(store: &impl SampleStore, batch: Batch) {
@@ -73,6 +81,7 @@ fn facts(service: &str, tools: u32) -> ServiceFacts {
         restarts: 3,
         available_since: Some(at(5)),
         watched: true,
+        check_interval_ms: Some(30_000),
     }
 }
 
@@ -171,9 +180,9 @@ async fn scattered(store: &impl SampleStore) -> Vec<CheckRecord> {
         append(store, Batch { checks: checks.clone(), ..Batch::default() }).await;
         appended.extend(checks);
     }
-    // A stable sort: records of one moment stay in the order they were appended.
+    // A stable sort: records of one moment and service stay in the order they were appended.
     appended.sort_by_key(|check| check.at);
-    appended
+    in_order(appended)
 }
 
 pub(super) async fn pages_are_complete_ordered_and_without_duplicates(store: &impl SampleStore) {
@@ -203,13 +212,13 @@ pub(super) async fn since_is_included_and_until_is_not(store: &impl SampleStore)
 
 pub(super) async fn pages_are_bounded(store: &impl SampleStore) {
     let all = RecordQuery::LARGEST_PAGE + 5;
-    let checks: Vec<_> = (0..all).map(|n| check("files", at(n as u64))).collect();
-    append(store, Batch { checks, ..Batch::default() }).await;
+    let many: Vec<_> = (0..all).map(|n| check("files", at(n as u64))).collect();
+    append(store, Batch { checks: many, ..Batch::default() }).await;
     let query = RecordQuery { limit: usize::MAX, ..RecordQuery::all() };
     let page = store.checks(&query).await.expect("a page is read");
     assert!(page.items.len() <= RecordQuery::LARGEST_PAGE, "{}", page.items.len());
     let rest = RecordQuery { after: page.next, ..RecordQuery::all() };
-    let rest = every(&rest, async |query| store.checks(query).await).await;
+    let rest = checks(store, &rest).await;
     assert_eq!(page.items.len() + rest.len(), all);
 }
 
@@ -323,14 +332,14 @@ pub(super) async fn pruning_takes_what_is_old_and_leaves_the_last_status(store: 
     assert_eq!(read(store).await.checks, expected, "an empty plan takes nothing");
 
     let before = at(7_000);
-    prune(store, PrunePlan { checks_before: Some(before), incidents_before: None }).await;
+    prune(store, PrunePlan { checks_before: Some(before), ..PrunePlan::default() }).await;
     let found = read(store).await;
     let kept: Vec<_> = expected.into_iter().filter(|check| check.at >= before).collect();
     assert_eq!(found.checks, kept);
     assert!(found.host.iter().all(|sample| sample.at >= before) && found.host.len() == 2);
     assert_eq!(found.changes.len(), 5, "what the plan does not name stays");
 
-    prune(store, PrunePlan { checks_before: None, incidents_before: Some(before) }).await;
+    prune(store, PrunePlan { quarters_before: Some(before), ..PrunePlan::default() }).await;
     let found = read(store).await;
     assert!(!found.changes.iter().any(|change| change.at == at(1_000)));
     let github = found.services.iter().find(|stored| stored.facts.service.as_str() == "github");

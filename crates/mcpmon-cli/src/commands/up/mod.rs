@@ -4,6 +4,7 @@ mod demo;
 mod follow;
 mod lines;
 mod reload;
+mod storage;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,9 +14,10 @@ use jiff::tz::TimeZone;
 use mcpmon_alert::handlers_or_console;
 use mcpmon_collect::{McpProbeFactory, SysinfoHost};
 use mcpmon_core::monitor::{EventStream, MonitorHandle as _};
-use mcpmon_core::{Handler, ServiceSpec, Settings, Transport, duration};
+use mcpmon_core::{Clock as _, Handler, ServiceSpec, Settings, SystemClock, Transport, duration};
 use mcpmon_engine::{Monitor, RunningMonitor};
-use mcpmon_store::{OpenOptions, SqliteStore};
+use mcpmon_mcp::Guardian;
+use mcpmon_store::SqliteStore;
 
 use self::demo::Demo;
 use self::follow::Follower;
@@ -23,6 +25,7 @@ use self::lines::Lines;
 use crate::config::{Config, ConfigError, Document, Surroundings};
 use crate::consent::Consent;
 use crate::exit::{CliError, Exit};
+use crate::guard;
 use crate::logging::Logging;
 use crate::moment;
 use crate::output::{self, Output, StatusOptions, count, render_status_with};
@@ -52,6 +55,10 @@ pub(crate) struct Args {
     /// Start commands that were found in clients' files without asking.
     #[arg(long)]
     yes: bool,
+    /// Refuse a database that is damaged, empty or another program's (exit code 3), instead of
+    /// setting it aside and beginning a new one.
+    #[arg(long)]
+    strict: bool,
 }
 
 impl Args {
@@ -89,6 +96,8 @@ struct Up<'a> {
     logging: Logging,
     consent: Consent,
     demo: Option<Demo>,
+    /// What makes the probes, once the monitor runs.
+    probes: Option<McpProbeFactory>,
     /// The configuration in effect; `None` before the first.
     taken: Option<Taken>,
 }
@@ -114,6 +123,7 @@ impl Taken {
 pub(crate) async fn run(
     args: &Args,
     surroundings: &Surroundings,
+    guardian: Option<&Guardian>,
     output: &Output,
 ) -> Result<Exit, CliError> {
     let read = args.read(surroundings)?;
@@ -125,14 +135,18 @@ pub(crate) async fn run(
         return Ok(Exit::Ok);
     }
     let database = surroundings.paths.database();
-    let store = SqliteStore::open(&database, OpenOptions::default())?;
+    let (store, set_aside) = storage::open(&database, args.strict)?;
     let mut consent = if args.yes { Consent::to_everything() } else { Consent::default() };
     consent.ask(&read.config.services, &read.config.needs_consent);
     // Until here a signal ends the process by itself, a question left open included; from here on
     // there is something to end in order.
     let mut ends = Ends::watch()?;
-    let mut up = Up { args, surroundings, logging, consent, demo: None, taken: None };
+    let mut up = Up { args, surroundings, logging, consent, demo: None, probes: None, taken: None };
     let plan = up.plan(read).await?;
+    if let Some(aside) = &set_aside {
+        let handlers = plan.handlers.iter().map(|handler| handler.name().to_owned());
+        storage::tell(&store, aside, handlers, SystemClock.now()).await?;
+    }
     let lines = Lines {
         look: output.look(),
         zone: TimeZone::system(),
@@ -140,7 +154,9 @@ pub(crate) async fn run(
     };
     output.line(&format!("{}; history in {}", watching(&plan), database.display()));
     let followed = plan.followed.clone();
-    let monitor = start(plan, store).await?;
+    let probes = guard::probes(&plan.settings, guardian);
+    up.probes = Some(probes.clone());
+    let monitor = start(plan, store, probes).await?;
     let events = monitor.subscribe();
     if args.once {
         once(&monitor, &mut ends, output).await;
@@ -157,11 +173,15 @@ pub(crate) async fn run(
     Ok(Exit::Ok)
 }
 
-async fn start(plan: Plan, store: SqliteStore) -> Result<RunningMonitor, CliError> {
+async fn start(
+    plan: Plan,
+    store: SqliteStore,
+    probes: McpProbeFactory,
+) -> Result<RunningMonitor, CliError> {
     let disks = plan.settings.performance_monitoring.disks.clone();
     let mut builder = Monitor::builder()
         .host_probe(SysinfoHost::new(disks))
-        .probe_factory(McpProbeFactory::new(&plan.settings))
+        .probe_factory(probes)
         .store(Arc::new(store))
         .services(plan.services)
         .version(env!("CARGO_PKG_VERSION"));

@@ -57,6 +57,9 @@ impl Up<'_> {
                 .to_owned();
         }
         let (console, level) = (has_console(&settings), settings.data_collection.log_level);
+        if let Some(probes) = &self.probes {
+            probes.resize(&settings);
+        }
         monitor
             .apply(Change { settings, services, handlers })
             .await

@@ -1,0 +1,119 @@
+//! `mcpmon ack`: somebody takes an alert on, so that nobody is reminded of it.
+
+use mcpmon_core::monitor::MonitorCommand;
+use mcpmon_core::store::{AlertQuery, AlertRecord};
+use serde::Serialize;
+
+use super::Form;
+use super::archive::Archive;
+use crate::exit::{CliError, Exit};
+use crate::output::{self, Output};
+use crate::paths::Paths;
+
+/// No more alerts than this can fire and be found at once.
+const MOST: usize = 10_000;
+
+/// Takes alerts on: whoever was told of them is told that, and nobody is reminded until they get
+/// worse.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The alert's id or the beginning of it, or a service: then every alert of it that fires.
+    #[arg(value_name = "ALERT|SERVICE", required = true)]
+    alerts: Vec<String>,
+    /// What is being done about it.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    comment: String,
+    /// How to answer.
+    #[arg(long, value_enum, default_value_t)]
+    output: Form,
+}
+
+#[derive(Serialize)]
+struct Report {
+    schema: &'static str,
+    alerts: Vec<AlertRecord>,
+}
+
+pub(crate) async fn run(args: &Args, paths: &Paths, output: &Output) -> Result<Exit, CliError> {
+    let archive = Archive::open(&paths.database())?;
+    let query = AlertQuery { active: true, limit: MOST, ..AlertQuery::default() };
+    let firing = archive.any().alerts(&query).await?;
+    let mut meant: Vec<AlertRecord> = Vec::new();
+    for name in &args.alerts {
+        let found = matching(&firing, name)?;
+        meant.extend(found.into_iter().cloned());
+    }
+    let by = std::env::var("USER").unwrap_or_default();
+    for record in &meant {
+        let command = MonitorCommand::Acknowledge {
+            alert: record.alert.id.clone(),
+            by: by.clone(),
+            comment: args.comment.clone(),
+        };
+        archive.any().submit(&command).await?;
+    }
+    match args.output {
+        Form::Json => output.json(&Report { schema: "mcpmon/ack/v1", alerts: meant }),
+        Form::Table => {
+            for record in &meant {
+                let message = mcpmon_core::text::for_terminal(&record.alert.message);
+                output.line(&format!("acknowledged {}: {message}", record.alert.id));
+            }
+        }
+    }
+    say_if_nobody_listens(&archive);
+    Ok(Exit::Ok)
+}
+
+/// The alerts that fire and have this id, begin with it, or are of this service.
+fn matching<'a>(firing: &'a [AlertRecord], name: &str) -> Result<Vec<&'a AlertRecord>, CliError> {
+    let of_service = |record: &&AlertRecord| {
+        record.alert.service_name.as_ref().is_some_and(|service| service.as_str() == name)
+    };
+    let of_id = |record: &&AlertRecord| record.alert.id.starts_with(name);
+    let found: Vec<&AlertRecord> = firing.iter().filter(of_service).collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let found: Vec<&AlertRecord> = firing.iter().filter(of_id).collect();
+    match found.len() {
+        0 => Err(CliError::Usage(format!(
+            "no alert that fires has the id `{name}` or is of such a service; `mcpmon alerts --active` lists them"
+        ))),
+        1 => Ok(found),
+        many => Err(CliError::Usage(format!("{many} alerts begin with `{name}`; give more of it"))),
+    }
+}
+
+/// A command waits in the history until a monitor takes it.
+pub(super) fn say_if_nobody_listens(archive: &Archive) {
+    if !archive.monitor().running {
+        output::say("no monitor is running on this history; the next one takes it up");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mcpmon_core::alert::AlertPhase;
+    use mcpmon_testkit::samples;
+
+    #[test]
+    fn an_alert_is_meant_by_its_id_a_part_of_it_or_its_service() {
+        let record = |id: &str, service: &str| {
+            let mut alert = samples::alert("service_down", service);
+            alert.id = id.to_owned();
+            AlertRecord { alert, state: AlertPhase::Firing }
+        };
+        let firing = [record("1a-x", "files"), record("1b-x", "files"), record("2a-y", "github")];
+        let ids = |name: &str| -> Result<Vec<String>, String> {
+            let found = matching(&firing, name).map_err(|error| error.to_string())?;
+            Ok(found.into_iter().map(|record| record.alert.id.clone()).collect())
+        };
+        assert_eq!(ids("files").unwrap(), ["1a-x", "1b-x"]);
+        assert_eq!(ids("2a-y").unwrap(), ["2a-y"]);
+        assert_eq!(ids("1a").unwrap(), ["1a-x"]);
+        assert!(ids("1").unwrap_err().contains("2 alerts begin with `1`"));
+        assert!(ids("nobody").unwrap_err().contains("alerts --active"));
+    }
+}

@@ -1,0 +1,51 @@
+//! What the monitor knows of itself and of what its services depend on, as rules want it.
+
+use std::collections::BTreeMap;
+
+use mcpmon_alert::{DEPENDENCY_DOWN, MONITOR_OFFLINE, STORAGE_FAILING};
+use mcpmon_core::rule::MonitorFact;
+
+use crate::network::Network;
+use crate::world::World;
+
+/// A rule's name and what it judges.
+pub(crate) type Fact = (&'static str, MonitorFact);
+
+/// Everything that is known now; one fact for each dependency that is no service, however many
+/// services need it.
+pub(crate) fn of(world: &World, network: &Network) -> Vec<Fact> {
+    let report = &world.report;
+    let offline = MonitorFact {
+        failing: Some(network.is_offline()),
+        detail: network.sign().to_owned(),
+        affected: u64::try_from(network.far_away().count()).unwrap_or(u64::MAX),
+        ..MonitorFact::default()
+    };
+    let storage = MonitorFact {
+        failing: Some(report.store_error.is_some()),
+        detail: report.store_error.clone().unwrap_or_default(),
+        affected: report.waiting_samples,
+        ..MonitorFact::default()
+    };
+    let mut facts = vec![(MONITOR_OFFLINE, offline), (STORAGE_FAILING, storage)];
+    facts.extend(dependencies(world).into_values().map(|fact| (DEPENDENCY_DOWN, fact)));
+    facts
+}
+
+fn dependencies(world: &World) -> BTreeMap<&str, MonitorFact> {
+    let mut facts: BTreeMap<&str, MonitorFact> = BTreeMap::new();
+    for looked in world.services.values().flat_map(|watched| &watched.looked_at) {
+        let fact = facts.entry(&looked.dependency).or_insert_with(|| MonitorFact {
+            subject: looked.dependency.clone(),
+            failing: Some(false),
+            ..MonitorFact::default()
+        });
+        fact.affected += 1;
+        // Of several that look at the same, one that does not find it is enough.
+        if let Some(problem) = &looked.problem {
+            fact.failing = Some(true);
+            fact.detail.clone_from(problem);
+        }
+    }
+    facts
+}

@@ -1,0 +1,240 @@
+//! Spans in which nobody could look are `unknown`, and alarm nobody: suspend, clocks that are set,
+//! a network of our own that is gone, a monitor that did not run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mcpmon_core::alert::NotificationKind;
+use mcpmon_core::monitor::MonitorHandle;
+use mcpmon_core::store::{RecordQuery, SampleStore, Store};
+use mcpmon_core::{FailureCode, HostProbe, Status, SystemMetrics};
+use mcpmon_engine::MemoryStore;
+use mcpmon_testkit::{Reaction, RecordingHandler, ScriptedFactory, Step, TokioClock, samples};
+
+use crate::{monitor, seconds, spec, told};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A machine that can be taken off its network.
+#[derive(Debug, Clone, Default)]
+struct Machine(Arc<AtomicU8>);
+
+impl Machine {
+    fn set_online(&self, online: bool) {
+        self.0.store(if online { 1 } else { 2 }, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl HostProbe for Machine {
+    async fn sample(&mut self) -> SystemMetrics {
+        samples::system_metrics()
+    }
+
+    fn is_online(&mut self) -> Option<bool> {
+        match self.0.load(Ordering::SeqCst) {
+            0 => None,
+            state => Some(state == 1),
+        }
+    }
+}
+
+/// The statuses of a service's changes, oldest first.
+async fn statuses(store: &MemoryStore, service: &str) -> Vec<Status> {
+    let changes =
+        store.changes(&RecordQuery::of(service.into())).await.expect("memory can be read");
+    changes.items.iter().map(|change| change.status).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_suspend_services_are_unknown_until_asked_and_nobody_is_alarmed() {
+    let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
+    let ops = RecordingHandler::new("ops");
+    let store = Arc::new(MemoryStore::new());
+    let monitor = monitor(&factory)
+        .clock(Arc::new(clock.clone()))
+        .store(Arc::clone(&store) as Arc<dyn Store>)
+        .handler(ops.clone())
+        .services([spec("a"), spec("b")])
+        .start()
+        .await
+        .unwrap();
+    seconds(25).await;
+    // What is asked first after the suspend is lost with its connection.
+    for name in ["a", "b"] {
+        factory.script(name).then([FailureCode::ConnectTimeout]);
+    }
+    clock.advance(HOUR);
+    seconds(30).await;
+    assert_eq!(monitor.service_status("a"), Some(Status::Running));
+    assert_eq!(ops.delivered().len(), 0);
+    monitor.stop().await;
+    let seen = statuses(&store, "a").await;
+    assert_eq!(
+        seen[seen.len() - 4..seen.len() - 2],
+        [Status::Running, Status::Unknown],
+        "{seen:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_over_a_suspend_is_told_once_and_its_end_once() {
+    let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
+    factory.script("a").usually(FailureCode::ConnectionRefused);
+    let ops = RecordingHandler::new("ops");
+    let monitor = monitor(&factory)
+        .clock(Arc::new(clock.clone()))
+        .handler(ops.clone())
+        .service(spec("a"))
+        .start()
+        .await
+        .unwrap();
+    seconds(30).await;
+    assert_eq!(ops.count(NotificationKind::Firing), 1);
+    clock.advance(HOUR);
+    factory.script("a").usually(Step::answered());
+    seconds(60).await;
+    assert_eq!(ops.count(NotificationKind::Firing), 1);
+    assert_eq!(ops.count(NotificationKind::Resolved), 1);
+    monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_set_back_holds_up_neither_retries_nor_windows() {
+    let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
+    let ops = RecordingHandler::new("ops");
+    let monitor = monitor(&factory)
+        .clock(Arc::new(clock.clone()))
+        .handler(ops.clone())
+        .service(spec("a"))
+        .start()
+        .await
+        .unwrap();
+    seconds(100).await;
+    let before = monitor.service_metrics("a").unwrap();
+    clock.step_back(HOUR);
+    seconds(3).await;
+    let after = monitor.service_metrics("a").unwrap();
+    assert_eq!(after.total_checks, before.total_checks);
+    assert!((after.uptime - before.uptime - 3.0).abs() < 1.5, "{} {}", after.uptime, before.uptime);
+    ops.next([Reaction::LaterAfter(Duration::from_secs(20))]);
+    factory.script("a").usually(FailureCode::ConnectionRefused);
+    seconds(25).await;
+    assert_eq!((ops.attempts().len(), ops.delivered().len()), (1, 0));
+    clock.step_back(HOUR);
+    seconds(25).await;
+    assert_eq!(ops.count(NotificationKind::Firing), 1);
+    monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_way_out_services_elsewhere_are_unknown_and_asked_when_it_is_back() {
+    let factory = ScriptedFactory::new();
+    let (machine, ops) = (Machine::default(), RecordingHandler::new("ops"));
+    machine.set_online(true);
+    let mut here = spec("here");
+    here.transport = mcpmon_core::ServiceSpec::http("here", "http://127.0.0.1:1/mcp").transport;
+    let monitor = monitor(&factory)
+        .host_probe(machine.clone())
+        .handler(ops.clone())
+        .services([spec("a"), here])
+        .start()
+        .await
+        .unwrap();
+    seconds(15).await;
+    machine.set_online(false);
+    factory.script("a").usually(FailureCode::DnsFailed);
+    seconds(60).await;
+    let info = monitor.service_info("a").unwrap().check;
+    assert_eq!(info.status, Status::Unknown);
+    assert_eq!(info.failure.unwrap().code, FailureCode::MonitorOffline);
+    assert_eq!(monitor.service_status("here"), Some(Status::Running));
+    assert!(monitor.report().offline);
+
+    let asked = factory.script("a").asked().len();
+    factory.script("a").usually(Step::answered());
+    machine.set_online(true);
+    seconds(3).await;
+    assert!(factory.script("a").asked().len() > asked);
+    assert_eq!(monitor.service_status("a"), Some(Status::Running));
+    assert!(!monitor.report().offline);
+    seconds(5).await;
+    assert_eq!(told(&ops, "service_down"), []);
+    let both = [NotificationKind::Firing, NotificationKind::Resolved];
+    assert_eq!(told(&ops, "monitor_offline"), both);
+    monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_nothing_far_away_can_be_reached_it_is_our_own_network() {
+    let factory = ScriptedFactory::new();
+    let ops = RecordingHandler::new("ops");
+    let names = ["a", "b", "c", "d"];
+    let monitor =
+        monitor(&factory).handler(ops.clone()).services(names.map(spec)).start().await.unwrap();
+    seconds(15).await;
+    for name in names {
+        factory.script(name).usually(FailureCode::DnsFailed);
+    }
+    seconds(60).await;
+    for name in names {
+        let info = monitor.service_info(name).unwrap().check;
+        assert_eq!(info.status, Status::Unknown, "{name}");
+        assert_eq!(info.failure.unwrap().evidence["code"], "dns_failed", "{name}");
+    }
+    for name in names {
+        factory.script(name).usually(Step::answered());
+    }
+    seconds(15).await;
+    for name in names {
+        assert_eq!(monitor.service_status(name), Some(Status::Running), "{name}");
+    }
+    // One alert for all of them.
+    assert_eq!(told(&ops, "monitor_offline").len(), ops.delivered().len());
+    monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_host_that_cannot_be_reached_is_down_however_many_services_it_has() {
+    let factory = ScriptedFactory::new();
+    let monitor = monitor(&factory).services(["a", "b", "c"].map(spec)).start().await.unwrap();
+    seconds(15).await;
+    factory.script("a").usually(FailureCode::ConnectTimeout);
+    seconds(60).await;
+    assert_eq!(monitor.service_status("a"), Some(Status::Stopped));
+    assert_eq!(monitor.service_status("b"), Some(Status::Running));
+    assert!(!monitor.snapshot().monitor.offline);
+    monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_in_which_no_monitor_ran_is_unknown() {
+    let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
+    let store = Arc::new(MemoryStore::new());
+    let start = async || {
+        monitor(&factory)
+            .clock(Arc::new(clock.clone()))
+            .store(Arc::clone(&store) as Arc<dyn Store>)
+            .service(spec("a"))
+            .start()
+            .await
+            .unwrap()
+    };
+    let first = start().await;
+    seconds(20).await;
+    first.stop().await;
+    let stopped_at = mcpmon_core::Clock::now(&clock);
+    clock.advance(HOUR);
+    let second = start().await;
+    seconds(20).await;
+    assert_eq!(second.service_status("a"), Some(Status::Running));
+    assert!(second.service_metrics("a").unwrap().uptime < 60.0);
+    second.stop().await;
+    let changes = store.changes(&RecordQuery::of("a".into())).await.unwrap().items;
+    let gap = changes.iter().rev().find(|change| change.status == Status::Unknown).unwrap();
+    assert_eq!(gap.from, Status::Running);
+    assert!(gap.at <= stopped_at && stopped_at.since(gap.at) < Duration::from_secs(15));
+    assert_eq!(changes.last().unwrap().status, Status::Running);
+}

@@ -1,0 +1,68 @@
+//! A check in the file's own numbers: what head and blocks both hold.
+
+use mcpmon_core::store::CheckRecord;
+use mcpmon_core::{Phases, Status, Timestamp};
+use rusqlite::Row as SqlRow;
+
+use crate::codec;
+use crate::packed::{self, PackedProcess};
+use crate::services::Words;
+
+/// A check of some service. Durations are ticks of 10 µs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Row {
+    pub(crate) at: i64,
+    pub(crate) question: i64,
+    pub(crate) status: i64,
+    /// The file's number of the failure code; 0 is none.
+    pub(crate) code: i64,
+    pub(crate) latency: Option<i64>,
+    pub(crate) total: i64,
+    pub(crate) phases: [Option<i64>; 6],
+    pub(crate) restarted: bool,
+    pub(crate) process: Option<PackedProcess>,
+}
+
+impl Row {
+    /// Columns of the head a row is read from, in order, behind `id` and `service`.
+    pub(crate) const COLUMNS: &'static str =
+        "at, question, status, code, latency, total, phases, restarted, process";
+
+    /// Reads [`Row::COLUMNS`], the first of which is at `first`.
+    pub(crate) fn read(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<Self> {
+        let blob = |at| row.get_ref(first + at).and_then(|value| Ok(value.as_blob_or_null()?));
+        Ok(Self {
+            at: row.get(first)?,
+            question: row.get(first + 1)?,
+            status: row.get(first + 2)?,
+            code: row.get::<_, Option<i64>>(first + 3)?.unwrap_or(0),
+            latency: row.get(first + 4)?,
+            total: row.get(first + 5)?,
+            phases: blob(6)?.map(packed::to_parts).unwrap_or_default(),
+            restarted: row.get(first + 7)?,
+            process: blob(8)?.and_then(packed::to_process),
+        })
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        codec::to_status(self.status)
+    }
+
+    /// As core's record of this service.
+    pub(crate) fn record(&self, service: &mcpmon_core::ServiceName, words: &Words) -> CheckRecord {
+        let [spawn_ms, dns_ms, connect_ms, tls_ms, handshake_ms, list_ms] =
+            self.phases.map(|part| part.map(|ticks| ticks as f64 / 100.0));
+        CheckRecord {
+            service: service.clone(),
+            at: Timestamp::from_millis(self.at),
+            question: codec::to_question(self.question),
+            status: self.status(),
+            code: words.code(self.code),
+            latency: self.latency.map(codec::to_duration),
+            total: codec::to_duration(self.total),
+            phases: Phases { spawn_ms, dns_ms, connect_ms, tls_ms, handshake_ms, list_ms },
+            restarted: self.restarted,
+            process: self.process.map(PackedProcess::metrics),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Files over time: older schemas, files that are none, copies, the bound in bytes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use mcpmon_core::store::{HistoryQuery, PrunePlan, RecordQuery, SampleStore};
+use mcpmon_core::{Status, StoreError, Timestamp};
+use mcpmon_store::{OpenOptions, SqliteStore};
+use mcpmon_testkit::START;
+use mcpmon_testkit::samples::check;
+use tempfile::TempDir;
+
+use crate::{append, open};
+
+fn at(seconds: u64) -> Timestamp {
+    START.saturating_add(Duration::from_secs(seconds))
+}
+
+fn open_or_begin(path: &Path) -> (SqliteStore, Option<mcpmon_store::SetAside>) {
+    SqliteStore::open_or_begin(path, OpenOptions::default(), START).unwrap()
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_schema_is_taken_over() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("mcpmon.db");
+    fs::copy("tests/data/schema-1.db", &path).unwrap();
+    let store = open(&path);
+    let info = store.info().await.unwrap();
+    assert_eq!((info.schema_version, info.services, info.checks), (2, 3, 9));
+    let services = store.services().await.unwrap();
+    assert!(services.iter().all(|stored| stored.status == Status::Running));
+    assert!(services.iter().all(|stored| stored.last_check.is_some()));
+    let checks = store.checks(&RecordQuery::all()).await.unwrap().items;
+    assert_eq!(checks.len(), 9);
+    append(&store, vec![check("demo-slow", START)]).await;
+    while store.prune(&PrunePlan::default()).await.unwrap().more {}
+    let query = HistoryQuery {
+        service: "demo-legacy".into(),
+        since: checks[0].at,
+        until: checks[8].at.saturating_add(Duration::from_secs(1)),
+        step: None,
+    };
+    let whole = store.history(&query).await.unwrap().whole();
+    assert_eq!(whole.checks.get(Status::Running), 3);
+    assert!(store.check().await.unwrap().ok);
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_set_aside_and_a_new_one_begun() {
+    let sound = {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("mcpmon.db");
+        let store = open(&path);
+        append(&store, (0..2_000).map(|n| check("files", at(n))).collect()).await;
+        drop(store);
+        fs::read(&path).unwrap()
+    };
+    let mut foreign = sound.clone();
+    foreign[68..72].copy_from_slice(&[0, 0, 0, 7]);
+    let bad: [(&str, &[u8]); 4] = [
+        ("empty", b""),
+        ("no database", b"# Shopping list\n"),
+        ("cut short", &sound[..sound.len() / 2]),
+        ("another program's", &foreign),
+    ];
+    for (what, bytes) in bad {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("mcpmon.db");
+        fs::write(&path, bytes).unwrap();
+        let (store, aside) = open_or_begin(&path);
+        let aside = aside.unwrap_or_else(|| panic!("{what} is set aside"));
+        assert_eq!(fs::read(&aside.path).unwrap(), bytes, "{what}: nothing of it is lost");
+        assert!(aside.path.to_str().unwrap().contains("mcpmon.db.set-aside-"), "{aside:?}");
+        assert!(aside.reason.contains("mcpmon.db"), "{aside:?}");
+        append(&store, vec![check("files", START)]).await;
+        drop(store);
+        let (store, aside) = open_or_begin(&path);
+        assert_eq!(aside, None);
+        assert_eq!(store.info().await.unwrap().checks, 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_ours_to_move_stays() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("mcpmon.db");
+    let running = open(&path);
+    let refused = SqliteStore::open_or_begin(&path, OpenOptions::default(), START).unwrap_err();
+    assert!(matches!(refused, StoreError::InUse { .. }), "{refused:?}");
+    drop(running);
+    let newer = rusqlite::Connection::open(&path).unwrap();
+    newer.pragma_update(None, "user_version", 4_711).unwrap();
+    drop(newer);
+    let refused = SqliteStore::open_or_begin(&path, OpenOptions::default(), START).unwrap_err();
+    assert!(matches!(refused, StoreError::NewerSchema { .. }), "{refused:?}");
+    let link = directory.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let refused = SqliteStore::open_or_begin(&link, OpenOptions::default(), START).unwrap_err();
+    assert!(matches!(refused, StoreError::Io { .. }), "{refused:?}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "file, lock, link");
+}
+
+#[tokio::test]
+async fn a_backup_is_taken_while_it_is_written_and_put_back() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("mcpmon.db");
+    let copy = directory.path().join("copy.db");
+    let store = open(&path);
+    append(&store, (0..3_000).map(|n| check("files", at(n))).collect()).await;
+    store.prune(&PrunePlan::default()).await.unwrap();
+    let reader = SqliteStore::reader(&path).unwrap();
+    let (backup, ()) = tokio::join!(reader.backup(&copy), async {
+        append(&store, vec![check("files", at(5_000))]).await;
+    });
+    backup.unwrap();
+    assert!(reader.backup(&copy).await.is_err(), "no file is written over");
+    assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+
+    append(&store, vec![check("later", at(9_000))]).await;
+    let busy = SqliteStore::restore(&copy, &path, START).unwrap_err();
+    assert!(matches!(busy, StoreError::InUse { .. }), "{busy:?}");
+    drop((store, reader));
+    let before = SqliteStore::restore(&copy, &path, START).unwrap().unwrap();
+    let store = open(&path);
+    assert!((3_000..=3_001).contains(&store.info().await.unwrap().checks));
+    assert!(store.check().await.unwrap().ok);
+    append(&store, vec![check("files", at(10_000))]).await;
+    let before = SqliteStore::reader(&before).unwrap();
+    assert_eq!(before.info().await.unwrap().services, 2, "what was replaced is still there");
+    drop(store);
+
+    let damaged = directory.path().join("damaged.db");
+    let bytes = fs::read(&copy).unwrap();
+    fs::write(&damaged, [&bytes[..8_192], &vec![7; bytes.len() - 8_192]].concat()).unwrap();
+    let files = fs::read_dir(directory.path()).unwrap().count();
+    SqliteStore::restore(&damaged, &path, START).unwrap_err();
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), files, "nothing was moved");
+    assert_eq!(open(&path).info().await.unwrap().services, 1);
+}
+
+#[tokio::test]
+async fn the_file_is_held_under_its_bound_by_what_is_oldest() {
+    const BOUND: u64 = 900_000;
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("mcpmon.db");
+    let store = open(&path);
+    let plan = PrunePlan { most_bytes: Some(BOUND), ..PrunePlan::default() };
+    let mut largest = 0;
+    for round in 0..96_u64 {
+        let checks = (0..2_500).map(|n| {
+            let latency =
+                Some(Duration::from_micros((n * 7_919 + round * 104_729) % 90_000 + 9_000));
+            mcpmon_core::store::CheckRecord { latency, ..check("files", at(round * 2_500 + n)) }
+        });
+        append(&store, checks.collect()).await;
+        while store.prune(&plan).await.unwrap().more {}
+        largest = largest.max(fs::metadata(&path).unwrap().len());
+    }
+    assert!(largest < BOUND, "{largest} bytes");
+    let info = store.info().await.unwrap();
+    assert_eq!(info.newest_check, Some(at(239_999)));
+    assert!(info.oldest_check > Some(at(0)), "the oldest went");
+    let all =
+        HistoryQuery { service: "files".into(), since: at(0), until: at(240_000), step: None };
+    let whole = store.history(&all).await.unwrap().whole();
+    assert!(whole.checks.sum() > info.checks, "rollups remember what checks do not");
+    let report = store.would_prune(&plan).await.unwrap();
+    assert_eq!((report.checks, report.surplus_bytes), (0, 0), "{report:?}");
+    let plan = PrunePlan { checks_before: Some(at(240_000)), ..plan };
+    let report = store.would_prune(&plan).await.unwrap();
+    assert_eq!(report.checks, info.checks);
+    assert!(store.check().await.unwrap().ok);
+}
