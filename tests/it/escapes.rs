@@ -227,7 +227,7 @@ async fn nothing_a_server_says_becomes_a_header_or_markup_of_a_mail() {
         .with_env("SMTP_PASSWORD", mail::PASSWORD)
         .with_env("SSL_CERT_FILE", mailbox.authority.display().to_string());
     let mut services = Map::new();
-    for (number, text) in HOSTILE.iter().enumerate() {
+    for number in 0..HOSTILE.len() {
         for kind in ["body", "refusing"] {
             let url = server.url(&format!("{kind}/{number}"));
             services.insert(format!("{kind}-{number}"), json!({ "url": url }));

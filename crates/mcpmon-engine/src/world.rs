@@ -298,6 +298,9 @@ impl Watched {
 
     /// What the store should know of it, if that changed.
     pub(crate) fn changed_facts(&mut self) -> Option<ServiceFacts> {
+        if self.is_told() {
+            return None;
+        }
         let facts = ServiceFacts {
             service: self.spec.name.clone(),
             transport: self.spec.transport.as_str().to_owned(),
@@ -306,13 +309,33 @@ impl Watched {
             restarts: self.state.restarts,
             available_since: self.state.available_since,
             watched: true,
-            check_interval_ms: u64::try_from(self.spec.limits.check_interval.as_millis()).ok(),
+            check_interval_ms: interval_ms(&self.spec),
         };
-        if self.facts.as_ref() == Some(&facts) {
-            return None;
-        }
         self.facts = Some(facts.clone());
         Some(facts)
+    }
+
+    /// Whether the store knows all of it. Asked after every check, so nothing is copied for it.
+    fn is_told(&self) -> bool {
+        let Some(facts) = &self.facts else { return false };
+        let ServiceFacts {
+            service,
+            transport,
+            conversation,
+            tools_count,
+            restarts,
+            available_since,
+            watched,
+            check_interval_ms,
+        } = facts;
+        *service == self.spec.name
+            && *transport == self.spec.transport.as_str()
+            && *conversation == self.conversation
+            && *tools_count == self.window.tools_count()
+            && *restarts == self.state.restarts
+            && *available_since == self.state.available_since
+            && *watched
+            && *check_interval_ms == interval_ms(&self.spec)
     }
 
     /// The status it has without being asked, if it is not to be asked.
@@ -338,6 +361,10 @@ impl Watched {
         let metrics = self.metrics(DEFAULT_WINDOW, now);
         ServiceStatusReport { check, since: self.state.since, metrics: Some(metrics) }
     }
+}
+
+fn interval_ms(spec: &ServiceSpec) -> Option<u64> {
+    u64::try_from(spec.limits.check_interval.as_millis()).ok()
 }
 
 /// The status a service has without being asked: `paused` when disabled or not consented to,

@@ -38,8 +38,29 @@ const CLIENTS_OWN: &[&str] = &[
 #[rustfmt::skip]
 const NOT_IN_EFFECT: &[(&str, &str)] = &[
     ("services.*.remediation", "[services.a]\nurl = \"http://127.0.0.1:9/\"\n[services.a.remediation]\naction = \"restart\"\n"),
-    ("maintenance", "[[maintenance]]\nstart = \"02:00\"\nduration = \"2h\"\n"),
 ];
+
+/// Keys that say whose wall clock is meant; without them it is this machine's, which no test knows.
+const TIME_ZONES: &[&str] = &["routes.*.timezone", "maintenance.*.timezone"];
+
+#[test]
+fn a_time_zone_says_whose_clock_is_meant() {
+    // Sunday 14:09 in UTC is Monday 04:09 on Kiritimati.
+    let now = mcpmon_testkit::START;
+    let zones = [("UTC", true), ("Pacific/Kiritimati", false)];
+    for (zone, is_sunday) in zones {
+        let text = format!(
+            "[[routes]]\nhandlers = [\"x\"]\ndays = [\"sun\"]\ntimezone = \"{zone}\"\n\
+             [[maintenance]]\ndays = [\"sun\"]\nstart = \"00:00\"\nduration = \"24h\"\ntimezone = \"{zone}\"\n"
+        );
+        let settings: Settings = toml::from_str(&text).unwrap();
+        let hours = mcpmon_core::calendar::Hours::read(&settings.routes[0]).unwrap().unwrap();
+        assert_eq!(hours.contain(now), is_sunday, "{zone}");
+        let window = mcpmon_core::calendar::Maintenance::read(&settings.maintenance[0]).unwrap();
+        let spec = mcpmon_core::ServiceSpec::http("a", "http://a.test/mcp");
+        assert_eq!(window.until(&spec, now).is_some(), is_sunday, "{zone}");
+    }
+}
 
 /// Every key of the schema, with `*` for any name and any place in a list.
 pub(crate) fn keys_of(schema: &Value) -> BTreeSet<String> {
@@ -101,6 +122,7 @@ async fn every_key_has_a_proof_and_every_proof_a_key() {
     proven.extend(per_service::keys());
     proven.extend(calls::KEYS.iter().map(|key| (*key).to_owned()));
     proven.extend(CLIENTS_OWN.iter().map(|key| (*key).to_owned()));
+    proven.extend(TIME_ZONES.iter().map(|key| (*key).to_owned()));
     proven.extend(RETENTION.iter().map(|(key, _)| format!("monitoring.{key}")));
     let later = || Settings::NOT_IN_EFFECT.iter().map(|(key, _)| *key);
 

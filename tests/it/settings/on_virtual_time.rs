@@ -48,6 +48,22 @@ const ROUTED: &str = "[[rules]]\nname = \"r\"\nwhen = \"total_checks >= 1\"\nlev
                       [[routes]]\nhandlers = [\"told\"]\n\
                       [[routes]]\nhandlers = [\"other\"]\n";
 
+/// The same with hours, which hold when the test begins: on a Sunday at 14:09 UTC.
+macro_rules! in_hours {
+    ($hours:literal) => {
+        concat!(
+            "[[rules]]\nname = \"r\"\nwhen = \"total_checks >= 1\"\nlevel = \"info\"\n",
+            "[[routes]]\nhandlers = [\"told\"]\n",
+            "[[routes]]\nhandlers = [\"other\"]\ntimezone = \"UTC\"\n",
+            $hours
+        )
+    };
+}
+/// Every day, all day.
+const MAINTAINED: &str = "[[maintenance]]\nstart = \"00:00\"\nduration = \"24h\"\n";
+/// Long over.
+const WAS_MAINTAINED: &str = "[[maintenance]]\nat = \"2026-11-20T00:00\"\nduration = \"1h\"\n";
+
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     row("monitoring.enabled", ("[monitoring]\n", "enabled = false"),
@@ -123,6 +139,29 @@ const ROWS: &[Row] = &[
         Plot::Well, Look::ToldOther(MINUTE), ("firing r info", "")),
     row("routes.*.handlers", (ALWAYS, "[[routes]]\nhandlers = [\"told\"]"),
         Plot::Well, Look::ToldOther(MINUTE), ("firing r warning", "")),
+
+    row("routes.*.days", (ROUTED, "days = [\"tue\", \"wed\"]"),
+        Plot::Well, Look::ToldOther(MINUTE), ("firing r info", "")),
+    row("routes.*.from", (in_hours!("until = \"20:00\"\n"), "from = \"15:00\""),
+        Plot::Well, Look::ToldOther(MINUTE), ("firing r info", "")),
+    row("routes.*.until", (in_hours!("from = \"01:00\"\n"), "until = \"14:00\""),
+        Plot::Well, Look::ToldOther(MINUTE), ("firing r info", "")),
+    row("routes.*.after", (ROUTED, "after = \"10m\""),
+        Plot::Well, Look::ToldOther(MINUTE), ("firing r info", "")),
+
+    row("maintenance.*.start", ("", MAINTAINED),
+        Plot::Well, Look::Status(MINUTE), ("running", "paused")),
+    row("maintenance.*.at", ("", "[[maintenance]]\nat = \"2026-11-20T00:00\"\nduration = \"100h\""),
+        Plot::Well, Look::Status(MINUTE), ("running", "paused")),
+    row("maintenance.*.duration",
+        (WAS_MAINTAINED, "[[maintenance]]\nat = \"2026-11-20T00:00\"\nduration = \"100h\""),
+        Plot::Well, Look::Status(MINUTE), ("running", "paused")),
+    row("maintenance.*.days", (MAINTAINED, "days = [\"wed\"]"),
+        Plot::Well, Look::Status(MINUTE), ("paused", "running")),
+    row("maintenance.*.services", (MAINTAINED, "services = [\"another\"]"),
+        Plot::Well, Look::Status(MINUTE), ("paused", "running")),
+    row("maintenance.*.match", (MAINTAINED, "match = { team = \"web\" }"),
+        Plot::Well, Look::Status(MINUTE), ("paused", "running")),
 
     row("tool_monitoring.call_timeout", (CALLED, "[tool_monitoring]\ncall_timeout = \"3s\""),
         Plot::CallsHang, Look::FirstCalls, ("40", "13")),

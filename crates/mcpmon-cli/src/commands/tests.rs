@@ -146,7 +146,7 @@ fn every_reading_command_answers_in_json() {
 #[test]
 fn config_check_answers_in_json_right_or_wrong() {
     let home = Home::new();
-    let right = "[[maintenance]]\nstart = '02:00'\nduration = '1h'\n[services.a]\nurl = 'http://${UNSET_}/'\n";
+    let right = "[services.a]\nurl = 'http://${UNSET_}/'\nremediation = { action = 'restart' }\n";
     std::fs::write(home.0.path().join("right.toml"), right).unwrap();
     std::fs::write(home.0.path().join("wrong.toml"), "[monitorin]\n").unwrap();
     insta::assert_snapshot!(home.prints("config check --output json --config DIR/right.toml"), @r#"
@@ -156,13 +156,13 @@ fn config_check_answers_in_json_right_or_wrong() {
       "ok": true,
       "problems": [],
       "notes": [
-        "a is not checked: `a` in DIR/right.toml:4:11, `url`: variable `UNSET_` is not set"
+        "a is not checked: `a` in DIR/right.toml:1:11, `url`: variable `UNSET_` is not set"
       ],
       "not_in_effect": [
         {
-          "key": "maintenance",
-          "line": 1,
-          "waits_for": "maintenance windows"
+          "key": "services.a.remediation",
+          "line": 3,
+          "waits_for": "remediation"
         }
       ],
       "services": 1,

@@ -67,7 +67,7 @@ impl Settings {
     /// Keys that are read and checked but whose feature is not built yet, with what they wait for.
     /// `*` stands for any service.
     pub const NOT_IN_EFFECT: &'static [(&'static str, &'static str)] =
-        &[("services.*.remediation", "remediation"), ("maintenance", "maintenance windows")];
+        &[("services.*.remediation", "remediation")];
 
     /// The times and limits of a service that says nothing of its own.
     pub fn limits(&self) -> ServiceLimits {

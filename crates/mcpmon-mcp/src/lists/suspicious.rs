@@ -153,12 +153,12 @@ fn phrase(flat: &[u8]) -> Option<usize> {
 }
 
 /// The first two characters of every phrase, as bits: the second of them, by the first.
-const BEGINNINGS: [u128; 128] = {
-    let mut beginnings = [0; 128];
+const BEGINNINGS: [[u8; 16]; 128] = {
+    let mut beginnings = [[0; 16]; 128];
     let mut index = 0;
     while index < PHRASES.len() {
         let phrase = PHRASES[index].as_bytes();
-        beginnings[phrase[0] as usize] |= 1 << phrase[1];
+        beginnings[phrase[0] as usize][(phrase[1] / 8) as usize] |= 1 << (phrase[1] % 8);
         index += 1;
     }
     beginnings
@@ -166,8 +166,9 @@ const BEGINNINGS: [u128; 128] = {
 
 fn begins_phrase(first: u8, second: u8) -> bool {
     let (first, second) = (first.to_ascii_lowercase(), second.to_ascii_lowercase());
-    let seconds = BEGINNINGS.get(usize::from(first)).copied().unwrap_or_default();
-    second.is_ascii() && seconds >> second & 1 == 1
+    let seconds = BEGINNINGS.get(usize::from(first));
+    let bits = seconds.and_then(|seconds| seconds.get(usize::from(second / 8)));
+    bits.is_some_and(|bits| bits >> (second % 8) & 1 == 1)
 }
 
 /// One space where there is any white space. Most texts are like that.
