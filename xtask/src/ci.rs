@@ -3,6 +3,8 @@
 //! No step sets a flag that Cargo keeps artefacts apart by, so what one step compiled the next
 //! one uses.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, bail};
 use toml::{Table, Value};
 
@@ -73,6 +75,31 @@ fn alone() -> Result<()> {
 }
 
 /// Packs each crate as `cargo publish` would and builds it from what was packed.
+/// Removes what an earlier run unpacked of these crates. Cargo keeps it by name and version, under a
+/// registry of its own that is named with a dash, and would build the old source again.
+fn forget_packed(packages: &[&Package]) -> Result<()> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
+        let home = std::env::var_os("HOME")?;
+        Some(PathBuf::from(home).join(".cargo"))
+    });
+    let Some(registries) = home.map(|home| home.join("registry").join("src")) else {
+        return Ok(());
+    };
+    for registry in std::fs::read_dir(&registries).into_iter().flatten().flatten() {
+        if !registry.file_name().to_string_lossy().starts_with('-') {
+            continue;
+        }
+        for package in packages {
+            let unpacked = registry.path().join(format!("{}-{}", package.name, package.version));
+            if unpacked.is_dir() {
+                std::fs::remove_dir_all(&unpacked)
+                    .with_context(|| format!("cannot remove `{}`", unpacked.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn package() -> Result<()> {
     let metadata = Metadata::load(Depth::Members)?;
     let names = published(&metadata).into_iter().flat_map(|package| ["-p", &package.name]);
@@ -80,6 +107,7 @@ fn package() -> Result<()> {
     let manifest = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read `{}`", path.display()))?;
     let profile = profile_options(&toml::from_str(&manifest).context("no manifest")?);
+    forget_packed(&published(&metadata))?;
     Step::cargo(["package", "--locked", "--allow-dirty", "--quiet"])?
         .args(names)
         .args(profile.iter().flat_map(|option| ["--config", option]))

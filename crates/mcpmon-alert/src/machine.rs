@@ -54,10 +54,7 @@ pub enum Decision {
     /// It would fire, but what it depends on is down, and told.
     Suppress,
     /// It fires on, and got worse: told at once, because the last notice said less.
-    Escalate {
-        /// Whether it is told now.
-        tell: bool,
-    },
+    Escalate,
     /// It fires on, and a cooldown has passed since the last notice.
     Remind,
     /// The condition ended, but the alert fires on for a while (`keep_firing`).
@@ -115,8 +112,10 @@ pub fn quieten(state: &AlertState, decision: Decision, hush: Hush) -> Decision {
             _ => Decision::Suppress,
         },
         Decision::Open { .. } if hush.silenced => Decision::Open { tell: false },
-        Decision::Escalate { .. } if hush.silenced => Decision::Escalate { tell: false },
-        Decision::TellLate | Decision::Remind if hush.silenced => Decision::Quiet,
+        // Decided again when the silence ends: who was told less must hear that it got worse.
+        Decision::Escalate | Decision::TellLate | Decision::Remind if hush.silenced => {
+            Decision::Quiet
+        }
         Decision::Remind if state.acknowledged.is_some() => Decision::Quiet,
         other => other,
     }
@@ -129,7 +128,7 @@ fn open(state: &AlertState, timing: &Timing, now: Timestamp) -> Decision {
 fn goes_on(state: &AlertState, level: Level, timing: &Timing, now: Timestamp) -> Decision {
     let told_level = state.alert.as_ref().map(|alert| alert.level);
     if told_level.is_some_and(|told| level > told) {
-        Decision::Escalate { tell: true }
+        Decision::Escalate
     } else if !state.told && cooldown_is_over(state, timing, now) {
         Decision::TellLate
     } else if state.told && timing.cooldown > Duration::ZERO && cooldown_is_over(state, timing, now)
@@ -176,7 +175,7 @@ pub fn apply(state: &mut AlertState, decision: Decision, now: Timestamp) {
         }
         Decision::TellLate | Decision::Remind | Decision::Revive => state.ended = None,
         // Whoever took it on took on less than this.
-        Decision::Escalate { .. } => (state.ended, state.acknowledged) = (None, None),
+        Decision::Escalate => (state.ended, state.acknowledged) = (None, None),
         Decision::Linger => state.ended = Some(now),
         Decision::Resolve { .. } => {
             enter(state, AlertPhase::Resolved, now);
@@ -286,12 +285,12 @@ mod tests {
             let decision = step(&state, verdict, level, timing, now);
             let decision = quieten(&state, decision, hush(second));
             apply(&mut state, decision, now);
-            if let Decision::Open { .. } | Decision::Escalate { .. } = decision {
+            if let Decision::Open { .. } | Decision::Escalate = decision {
                 state.alert = Some(alert(level, now));
             }
             said.push(match decision {
                 Decision::Open { tell: true } | Decision::TellLate => 'O',
-                Decision::Escalate { tell: true } => 'E',
+                Decision::Escalate => 'E',
                 Decision::Suppress => 's',
                 Decision::Remind => 'R',
                 Decision::Resolve { tell: true } => 'r',
@@ -417,6 +416,7 @@ mod tests {
     fn a_silence_does_not_keep_the_end_of_what_was_told() {
         check_hushed(0, 60, "!!...", " ssss", "O-r--");
         check_hushed(0, 60, "!XX..", " ssss", "O--r-");
+        check_hushed(0, 60, "!XXX.", " ss  ", "O--Er");
     }
 
     #[test]
@@ -438,7 +438,7 @@ mod tests {
         };
         assert_eq!(decide(&state, Level::Warning), Decision::Quiet);
         let worse = decide(&state, Level::Critical);
-        assert_eq!(worse, Decision::Escalate { tell: true });
+        assert_eq!(worse, Decision::Escalate);
         apply(&mut state, worse, at(9));
         assert_eq!(state.acknowledged, None);
     }

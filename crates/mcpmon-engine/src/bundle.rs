@@ -47,6 +47,27 @@ pub(crate) struct Bundle {
     pub(crate) members: Vec<(Origin, Delivery)>,
 }
 
+impl Bundle {
+    /// Each member as a message of its own.
+    pub(crate) fn singles(&self) -> impl Iterator<Item = Self> + '_ {
+        self.members.iter().map(|(origin, delivery)| Self {
+            notification: delivery.notification.clone(),
+            members: vec![(*origin, delivery.clone())],
+        })
+    }
+
+    /// Ends come first, since what began again after them is another alert of the same subject;
+    /// that somebody took one on comes after it was told.
+    fn rank(&self) -> u8 {
+        let over = |alert: &Alert| alert.resolved_at.is_some();
+        match self.notification.kind {
+            NotificationKind::Acknowledged => 2,
+            _ if self.notification.alerts.iter().all(over) => 0,
+            _ => 1,
+        }
+    }
+}
+
 /// What to do with what is due.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Plan {
@@ -91,8 +112,21 @@ pub(crate) fn plan(
             Some(key) => groups.entry(key).or_default().push(bundle),
         }
     }
-    for ((_, cause), bundles) in groups {
-        if all || is_ready(&bundles, recent.holds(&cause, now), now) {
+    let taken_on: HashSet<&str> = plan
+        .ready
+        .iter()
+        .filter(|bundle| bundle.notification.kind == NotificationKind::Acknowledged)
+        .flat_map(|bundle| bundle.notification.alerts.iter().map(|alert| alert.id.as_str()))
+        .collect();
+    let is_taken_on = |bundles: &[Bundle]| {
+        let mut alerts = bundles.iter().flat_map(|bundle| &bundle.notification.alerts);
+        alerts.any(|alert| taken_on.contains(alert.id.as_str()))
+    };
+    let (now_or_never, later): (Vec<_>, Vec<_>) =
+        groups.into_iter().partition(|(_, bundles)| all || is_taken_on(bundles));
+    plan.ready.extend(now_or_never.into_iter().map(|(_, bundles)| merged(bundles)));
+    for ((_, cause), bundles) in later {
+        if is_ready(&bundles, recent.holds(&cause, now), now) {
             plan.ready.push(merged(bundles));
         } else {
             plan.waiting += bundles.iter().map(|bundle| bundle.members.len()).sum::<usize>();
@@ -101,9 +135,9 @@ pub(crate) fn plan(
     if plan.ready.len() > STORM {
         plan.ready = becalmed(plan.ready);
     }
-    // Oldest first, and a beginning before an end where both are about one alert.
     plan.ready.sort_by_key(|bundle| {
-        bundle.members.iter().map(|(_, delivery)| (delivery.queued_at, delivery.id)).min()
+        let oldest = bundle.members.iter().map(|(_, delivery)| (delivery.queued_at, delivery.id));
+        (bundle.rank(), oldest.min())
     });
     plan
 }
@@ -191,7 +225,14 @@ fn merged(mut bundles: Vec<Bundle>) -> Bundle {
     let keys: Vec<&str> = bundles.iter().map(|b| b.notification.key.as_str()).collect();
     let key = format!("digest/{:016x}", hash(&keys));
     let attempt = bundles.iter().map(|b| b.notification.attempt).max().unwrap_or(1);
-    let alerts = bundles.iter().flat_map(|b| b.notification.alerts.iter().cloned()).collect();
+    let mut alerts: Vec<Alert> = Vec::new();
+    for alert in bundles.iter().flat_map(|bundle| &bundle.notification.alerts) {
+        // What got worse while it waited is one alert: the one it has become.
+        match alerts.iter_mut().find(|known| known.id == alert.id) {
+            Some(known) => known.clone_from(alert),
+            None => alerts.push(alert.clone()),
+        }
+    }
     let notification = Notification::new(key, NotificationKind::Digest, alerts).at_attempt(attempt);
     let members = bundles.into_iter().flat_map(|bundle| bundle.members).collect();
     Bundle { notification, members }
@@ -292,7 +333,33 @@ mod tests {
     #[test]
     fn what_ended_before_it_was_told_is_one_message() {
         check(9, &[(0, "down a"), (1, "down +a")], &["resolved a"], 0);
-        check(9, &[(0, "down a"), (1, "down +b")], &["firing a", "resolved b"], 0);
+        check(9, &[(0, "down a"), (1, "down +b")], &["resolved b", "firing a"], 0);
+    }
+
+    #[test]
+    fn an_end_goes_before_what_began_again_after_it() {
+        let mut due = messages(&[(5, "down d"), (60, "down +a"), (400, "down a")]);
+        due[2].1.notification.alerts[0].id = "again".to_owned();
+        let plan = plan(due, &Recent::default(), false, at(600));
+        assert_eq!(told(&plan).0, ["resolved a", "digest d,a"]);
+    }
+
+    #[test]
+    fn what_got_worse_while_it_waited_is_one_alert() {
+        let mut due = messages(&[(0, "down a"), (1, "down a")]);
+        due[1].1.notification.alerts[0].level = Level::Critical;
+        let plan = plan(due, &Recent::default(), false, at(9));
+        let alerts = &plan.ready[0].notification.alerts;
+        assert_eq!((alerts.len(), alerts[0].level), (1, Level::Critical));
+        assert_eq!(plan.ready[0].members.len(), 2);
+    }
+
+    #[test]
+    fn that_somebody_took_it_on_comes_after_it_was_told() {
+        let mut due = messages(&[(0, "down a"), (1, "down a")]);
+        due[1].1.notification.kind = NotificationKind::Acknowledged;
+        let plan = plan(due, &Recent::default(), false, at(1));
+        assert_eq!(told(&plan).0, ["firing a", "acknowledged a"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One task per handler feeds it from the outbox; handlers never hold one another up.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,7 +147,7 @@ impl Deliverer {
                 return false;
             }
             let members = bundle.members.iter();
-            let tickets: Vec<Ticket> =
+            let tickets: HashSet<Ticket> =
                 members.map(|(origin, delivery)| (*origin, delivery.id)).collect();
             if self.turns.is_next(&tickets, &bundle.notification, Instant::now()) {
                 delivered |= self.attempt(&bundle).await;
@@ -174,6 +175,14 @@ impl Deliverer {
         match &result {
             Ok(_) => self.recent.note(bundle, self.shared.due_time()),
             Err(error) => self.failed(error),
+        }
+        // One alert that is refused must not take its whole digest along.
+        if bundle.members.len() > 1 && result.as_ref().is_err_and(|error| !error.is_transient()) {
+            let mut arrived = false;
+            for single in bundle.singles() {
+                arrived |= Box::pin(self.attempt(&single)).await;
+            }
+            return arrived;
         }
         let mut arrived = false;
         for (origin, delivery) in &bundle.members {

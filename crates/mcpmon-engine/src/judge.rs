@@ -22,6 +22,8 @@ use crate::world::Watched;
 
 /// Attempts over which changes of the raw result are counted.
 const ATTEMPTS: usize = 20;
+/// What is so is judged at least this often, though nothing of it changes.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The alert manager, and when it wants to be asked.
 pub(crate) struct Judge {
@@ -168,7 +170,7 @@ impl Judge {
         let blocked = blocked(services);
         for (name, watched) in services {
             // What was not looked at lately says nothing, and a reminder of it would lie.
-            if watched.awaits_recheck {
+            if watched.awaits_recheck || watched.maintained {
                 continue;
             }
             let due = self.due.get(name).is_some_and(|due| *due <= now);
@@ -209,6 +211,13 @@ impl Judge {
         judged
     }
 
+    /// Rules, routes or silences changed: what is known is judged anew.
+    pub(crate) fn run_facts_anew(&mut self) {
+        for (_, due) in self.facts.values_mut() {
+            *due = Some(Timestamp::default());
+        }
+    }
+
     /// Judges what the monitor knows of itself, where that changed or is due. What is known no
     /// longer (a dependency that nothing needs any more) is over.
     pub(crate) fn run_facts(&mut self, facts: Vec<Fact>, now: Timestamp) -> Judged {
@@ -220,7 +229,11 @@ impl Judge {
                 Some((known, due)) if known == fact && due.is_none_or(|due| due > now) => due,
                 _ => {
                     let evaluated = self.manager.evaluate_fact(rule, &fact, now);
-                    let due = evaluated.next_due;
+                    // What fires and was told to nobody (a route that is closed now) is looked at
+                    // again although nothing changes.
+                    let again = now.saturating_add(LOOK_AGAIN);
+                    let due =
+                        earlier(evaluated.next_due, fact.failing.unwrap_or(false).then_some(again));
                     judged.add(evaluated);
                     due
                 }

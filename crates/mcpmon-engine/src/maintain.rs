@@ -53,6 +53,7 @@ impl Engine {
             let mut world = shared.write();
             let Some(watched) = world.services.get_mut(&name) else { continue };
             watched.maintained = holds;
+            watched.dirty = true;
             self.dismiss(watched);
             let ended = self.wake(watched, spread, now);
             drop(world);

@@ -38,6 +38,8 @@ impl Engine {
         if let Some((status, failure)) = resting {
             watched.answered = Answered::RESTS;
             watched.awaits_recheck = false;
+            // Nobody looks any more, so nothing is known to be down.
+            watched.looked_at.clear();
             self.network.forget(&name);
             if watched.spec.mode == WatchMode::Passive {
                 tracing::info!(service = %name, "Passive: never asked, only seen through the tap");
@@ -314,6 +316,7 @@ impl Engine {
         if watched.spec.transport != spec.transport {
             watched.signs.let_in = false;
         }
+        watched.looked_at.retain(|looked| spec.depends_on.contains(&looked.dependency));
         watched.spec = spec;
         watched.generation = generation;
         watched.dirty = true;
@@ -330,6 +333,7 @@ impl Engine {
             watched.dirty = true;
         }
         self.host_dirty = true;
+        self.judge.run_facts_anew();
     }
 }
 

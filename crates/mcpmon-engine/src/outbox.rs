@@ -26,7 +26,7 @@ const MOST_TRIED: usize = 1_000;
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where a delivery is settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Origin {
     Log,
     Memory,

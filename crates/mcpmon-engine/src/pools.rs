@@ -22,9 +22,9 @@ const IN_FLIGHT: usize = 1_024;
 const FAILING: usize = 768;
 
 /// Checks that are young at a time, of all transports.
-const YOUNG: usize = 32;
+const YOUNG: usize = 16;
 /// So long a check is young, if it is not answered before.
-pub(crate) const YOUTH: Duration = Duration::from_millis(50);
+pub(crate) const YOUTH: Duration = Duration::from_millis(10);
 
 /// The places of all transports.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Messages about one alert reach a handler in the order they were queued: nobody is told that
 //! something is over and then, by a second attempt, that it has begun.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use mcpmon_core::Notification;
@@ -26,7 +26,12 @@ pub(crate) struct Turns {
 impl Turns {
     /// Whether no earlier message about the same alerts waits for another attempt, beside those
     /// that go out with this one.
-    pub(crate) fn is_next(&self, tickets: &[Ticket], message: &Notification, now: Instant) -> bool {
+    pub(crate) fn is_next(
+        &self,
+        tickets: &HashSet<Ticket>,
+        message: &Notification,
+        now: Instant,
+    ) -> bool {
         message.alerts.iter().all(|alert| match self.waiting.get(&alert.id) {
             Some((first, until)) => tickets.contains(first) || *until <= now,
             None => true,
@@ -64,15 +69,15 @@ mod tests {
         let begin = about(NotificationKind::Firing);
         let now = Instant::now();
         let mut turns = Turns::default();
-        assert!(turns.is_next(&[resolved], &end, now));
+        assert!(turns.is_next(&[resolved].into(), &end, now));
         turns.tried(firing, &begin, now);
-        assert!(turns.is_next(&[firing], &begin, now));
-        assert!(!turns.is_next(&[resolved], &end, now));
-        assert!(turns.is_next(&[resolved], &end, now + LOST_AFTER));
+        assert!(turns.is_next(&[firing].into(), &begin, now));
+        assert!(!turns.is_next(&[resolved].into(), &end, now));
+        assert!(turns.is_next(&[resolved].into(), &end, now + LOST_AFTER));
         turns.settled(resolved, &end);
-        assert!(!turns.is_next(&[resolved], &end, now));
+        assert!(!turns.is_next(&[resolved].into(), &end, now));
         turns.settled(firing, &begin);
-        assert!(turns.is_next(&[resolved], &end, now));
+        assert!(turns.is_next(&[resolved].into(), &end, now));
         assert!(turns.waiting.is_empty());
     }
 }

@@ -300,14 +300,12 @@ impl Round<'_> {
                 }
                 self.record_alert(state);
             }
-            Decision::Escalate { tell } => {
+            Decision::Escalate => {
                 self.apply(state, decision);
                 self.make_worse(entry, state, level);
                 let was_told = state.told;
                 let detail = if was_told { level.as_str() } else { "" };
-                if tell {
-                    self.tell(state, NotificationKind::Firing, detail);
-                }
+                self.tell(state, NotificationKind::Firing, detail);
                 self.record_alert(state);
             }
             Decision::TellLate if self.has_receivers(state) => {

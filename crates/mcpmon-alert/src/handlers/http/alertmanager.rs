@@ -57,6 +57,8 @@ struct Inner {
     resend: Duration,
     link: Option<String>,
     open: Mutex<Open>,
+    /// One request at a time: a repetition under way must not overtake the end of what it repeats.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// What was told and is not over.
@@ -131,6 +133,7 @@ impl AlertmanagerHandler {
             resend: own.resend,
             link: own.link,
             open: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -211,6 +214,7 @@ async fn repeat(inner: Weak<Inner>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
         let Some(inner) = inner.upgrade() else { return };
+        let _turn = inner.turn.lock().await;
         let now = SystemClock.now();
         let alerts: Vec<Value> = {
             let mut open = inner.open();
@@ -333,18 +337,19 @@ impl Handler for AlertmanagerHandler {
     }
 
     async fn deliver(&self, notification: &Notification) -> Result<Receipt, DeliveryError> {
+        // Before it is sent: what one member has not heard of yet is repeated all the same, and what
+        // is over is repeated no more. A test ends by itself.
+        if notification.kind != mcpmon_core::NotificationKind::Test {
+            self.resume_with(notification);
+        }
+        let _turn = self.inner.turn.lock().await;
         let now = SystemClock.now();
         let alerts: Vec<Value> = notification
             .alerts
             .iter()
             .map(|alert| self.inner.written(alert, is_over(notification.kind, alert), now))
             .collect();
-        let receipt = self.inner.send(&alerts).await?;
-        // A test is not repeated: it ends by itself.
-        if notification.kind != mcpmon_core::NotificationKind::Test {
-            self.resume_with(notification);
-        }
-        Ok(receipt)
+        self.inner.send(&alerts).await
     }
 
     fn resume(&self, firing: &[Alert]) {
@@ -435,6 +440,10 @@ mod tests {
         let error = handler.deliver(&firing).await.unwrap_err();
         assert!(error.is_transient(), "{error}");
         assert_eq!(up.requests().len(), 1);
+        assert_eq!(handler.inner.open().alerts.len(), 1, "repeated until it is over");
+        let resolved = samples::notification("b", NotificationKind::Resolved);
+        assert!(handler.deliver(&resolved).await.is_err());
+        assert!(handler.inner.open().alerts.is_empty(), "what is over is repeated no more");
     }
 
     #[test]

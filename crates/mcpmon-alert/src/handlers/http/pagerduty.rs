@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use mcpmon_core::alert::{Alert, DeliveryError, Handler, Notification, NotificationKind, Receipt};
 use mcpmon_core::settings::{HandlerSettings, SettingsError};
 use mcpmon_core::text::{for_terminal, truncate};
@@ -18,6 +19,8 @@ use super::half_a_minute;
 use super::sender::{Place, Sender, receipt};
 use crate::handlers::wording::is_over;
 
+/// Events under way at once: a digest must not take minutes.
+const AT_ONCE: usize = 8;
 /// Longest summary (PagerDuty, "PD-CEF": 1,024 characters).
 const LONGEST_SUMMARY: usize = 1_000;
 
@@ -151,11 +154,18 @@ impl Handler for PagerDutyHandler {
     /// One event for each alert: an incident each, which each can be resolved. Should one fail, all
     /// are sent again; those that arrived are recognised.
     async fn deliver(&self, notification: &Notification) -> Result<Receipt, DeliveryError> {
+        let events: Vec<Value> =
+            notification.alerts.iter().map(|alert| self.event(notification.kind, alert)).collect();
+        let mut answers = Vec::with_capacity(events.len());
+        for some in events.chunks(AT_ONCE) {
+            let posts = some
+                .iter()
+                .map(|event| self.sender.post_json(&self.place, event, HeaderMap::new()));
+            answers.extend(join_all(posts).await);
+        }
         let mut last = None;
-        for alert in &notification.alerts {
-            let event = self.event(notification.kind, alert);
-            let answer = self.sender.post_json(&self.place, &event, HeaderMap::new()).await?;
-            last = answer.json()["dedup_key"].as_str().map(str::to_owned);
+        for answer in answers {
+            last = answer?.json()["dedup_key"].as_str().map(str::to_owned);
         }
         Ok(receipt(last.as_deref()))
     }
