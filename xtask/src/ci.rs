@@ -3,7 +3,7 @@
 //! No step sets a flag that Cargo keeps artefacts apart by, so what one step compiled the next
 //! one uses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use toml::{Table, Value};
@@ -75,9 +75,11 @@ fn alone() -> Result<()> {
 }
 
 /// Packs each crate as `cargo publish` would and builds it from what was packed.
-/// Removes what an earlier run unpacked of these crates. Cargo keeps it by name and version, under a
-/// registry of its own that is named with a dash, and would build the old source again.
-fn forget_packed(packages: &[&Package]) -> Result<()> {
+/// Removes what an earlier run unpacked and built of these crates. Cargo keeps both by name and
+/// version (the source under a registry of its own that is named with a dash) and takes a version
+/// of a registry for unchangeable, so it would verify the old source, or none at all.
+fn forget_packed(metadata: &Metadata) -> Result<()> {
+    let packages = published(metadata);
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
         let home = std::env::var_os("HOME")?;
         Some(PathBuf::from(home).join(".cargo"))
@@ -85,19 +87,38 @@ fn forget_packed(packages: &[&Package]) -> Result<()> {
     let Some(registries) = home.map(|home| home.join("registry").join("src")) else {
         return Ok(());
     };
+    let mut found = false;
     for registry in std::fs::read_dir(&registries).into_iter().flatten().flatten() {
         if !registry.file_name().to_string_lossy().starts_with('-') {
             continue;
         }
-        for package in packages {
+        for package in &packages {
             let unpacked = registry.path().join(format!("{}-{}", package.name, package.version));
             if unpacked.is_dir() {
-                std::fs::remove_dir_all(&unpacked)
-                    .with_context(|| format!("cannot remove `{}`", unpacked.display()))?;
+                found = true;
+                remove(&unpacked)?;
             }
         }
     }
+    if found { forget_built(&packages, &metadata.target_directory) } else { Ok(()) }
+}
+
+/// Which artefacts are of the workspace and which of the packed crates cannot be told from outside.
+fn forget_built(packages: &[&Package], target: &Path) -> Result<()> {
+    let built = target.join("debug").join(".fingerprint");
+    for entry in std::fs::read_dir(&built).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let package = name.to_string_lossy();
+        let of = package.rsplit_once('-').map_or("", |(name, _)| name);
+        if packages.iter().any(|package| package.name == of) {
+            remove(&entry.path())?;
+        }
+    }
     Ok(())
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))
 }
 
 fn package() -> Result<()> {
@@ -107,7 +128,7 @@ fn package() -> Result<()> {
     let manifest = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read `{}`", path.display()))?;
     let profile = profile_options(&toml::from_str(&manifest).context("no manifest")?);
-    forget_packed(&published(&metadata))?;
+    forget_packed(&metadata)?;
     Step::cargo(["package", "--locked", "--allow-dirty", "--quiet"])?
         .args(names)
         .args(profile.iter().flat_map(|option| ["--config", option]))
