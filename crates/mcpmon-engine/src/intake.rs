@@ -12,7 +12,7 @@ use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
     AlertRecord, Batch, CheckRecord, HostRecord, ListRecord, StoreError, Transition,
 };
-use mcpmon_core::{Observation, Outcome, Question, SystemMetrics};
+use mcpmon_core::{FailureCode, Observation, Outcome, Question, SystemMetrics};
 use tokio::time::Instant;
 
 use crate::facts;
@@ -23,6 +23,11 @@ use crate::run::{Engine, LATE, Writing};
 use crate::signs;
 use crate::watcher::Observed;
 use crate::world::{Watched, World};
+
+/// Whether a result says something of configured calls rather than of the service.
+pub(crate) fn is_of_calls(question: Question, code: Option<FailureCode>) -> bool {
+    question == Question::Functional && code.is_none_or(FailureCode::is_of_function)
+}
 
 impl Engine {
     /// Takes in one check.
@@ -47,10 +52,10 @@ impl Engine {
             code = observation.failure().map(|failure| failure.code.as_str()),
             total = ?observation.total, "Checked");
         let news = watched.is_news(question, raw);
-        if news {
-            // A call's time is its tool's, not the service's.
-            let latency = observation.latency.filter(|_| question != Question::Functional);
-            watched.window.record(at, raw, latency);
+        // What calls came to is their tools': beside good health it would look like flapping, and
+        // a call's time is not the service's.
+        if news && !is_of_calls(question, observation.failure().map(|failure| failure.code)) {
+            watched.window.record(at, raw, observation.latency);
         }
         watched.signs.sample(at, &observation);
         watched.note(question, raw, &observation, news);
@@ -113,8 +118,10 @@ impl Engine {
         }
         let is_down = observation.raw_status().is_down();
         let look = |name: &ServiceName| world.services.get(name).map(Watched::as_need);
+        // A call that was answered wrongly was answered: no dependency explains that.
         if let Outcome::Failed(failure) = &mut observation.outcome
             && is_down
+            && !failure.code.is_of_function()
             && let Some(blocker) = needs::blocker(service, &look)
         {
             *failure = signs::blocked(failure, &blocker);

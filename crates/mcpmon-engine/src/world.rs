@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::intake::is_of_calls;
 use crate::needs::{Need, want_a_look};
 use crate::signs::Signs;
 use crate::startup::StartTimes;
@@ -137,7 +138,9 @@ impl Watched {
 
     /// Takes in a check that was stored before this monitor started: numbers, not status.
     pub(crate) fn replay(&mut self, check: &CheckRecord) {
-        self.window.record(check.at, check.status, check.latency);
+        if !is_of_calls(check.question, check.code) {
+            self.window.record(check.at, check.status, check.latency);
+        }
         self.signs.replay(check);
         if check.status.is_available() {
             self.starts.learn(check.phases);

@@ -51,7 +51,8 @@ pub(crate) fn commit(
         let sql = "INSERT OR REPLACE INTO alert_state (key, alert, phase, state)
                    VALUES (?1, ?2, ?3, ?4)";
         let alert = state.alert.as_ref().map(|alert| alert.id.as_str());
-        let values = params![to_json(&state.key)?, alert, state.phase.as_str(), to_json(state)?];
+        let values =
+            params![to_json(&state.key)?, alert, state.shown_phase().as_str(), to_json(state)?];
         transaction.prepare_cached(sql)?.execute(values)?;
     }
     for alert in &transition.alerts {
@@ -192,6 +193,7 @@ pub(crate) fn alerts(
             (Some(_), _) => AlertPhase::Resolved,
             (None, Some("flapping")) => AlertPhase::Flapping,
             (None, Some("suppressed")) => AlertPhase::Suppressed,
+            (None, Some("acknowledged")) => AlertPhase::Acknowledged,
             (None, _) => AlertPhase::Firing,
         };
         Ok(alert.map(|alert| AlertRecord { alert, state: phase }))

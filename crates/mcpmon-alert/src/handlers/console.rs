@@ -128,6 +128,9 @@ impl ConsoleHandler {
                 let now = self.clock.now();
                 (now, level, format!(" (still firing, for {})", lasted(now)))
             }
+            (NotificationKind::Acknowledged, None) => {
+                (self.clock.now(), level, " (acknowledged)".to_owned())
+            }
             (_, None) => (alert.timestamp, level, String::new()),
         }
     }
