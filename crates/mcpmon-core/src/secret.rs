@@ -108,7 +108,12 @@ impl Redactor {
         out
     }
 
-    /// Redacts every string inside a JSON value, keys too.
+    /// Whether a secret is in the text, as it is or encoded.
+    pub fn finds(&self, text: &str) -> bool {
+        self.needles.iter().any(|needle| text.contains(needle.as_str()))
+    }
+
+    /// Redacts every string and number inside a JSON value, keys too.
     pub fn redact_json(&self, value: &mut serde_json::Value) {
         use serde_json::Value;
         match value {
@@ -120,6 +125,9 @@ impl Redactor {
                     self.redact_json(&mut item);
                     map.insert(self.redact(&key), item);
                 }
+            }
+            Value::Number(number) if self.finds(&number.to_string()) => {
+                *value = Value::from(REDACTED);
             }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
@@ -238,5 +246,13 @@ mod tests {
         let mut value = serde_json::json!({ "hunter22": ["a hunter22 b"] });
         redactor.redact_json(&mut value);
         assert_eq!(value, serde_json::json!({ "***": ["a *** b"] }));
+    }
+
+    #[test]
+    fn a_number_that_is_a_secret_is_redacted_and_others_stay() {
+        let redactor = Redactor::new([&Secret::new("31415926")]);
+        let mut value = serde_json::json!([31_415_926, 314, true]);
+        redactor.redact_json(&mut value);
+        assert_eq!(value, serde_json::json!(["***", 314, true]));
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use mcpmon_core::failure::{Failure, FailureCode, Phase};
+use mcpmon_core::failure::{Failure, FailureCode, Finding, Phase};
 use mcpmon_core::secret::Redactor;
 use mcpmon_core::text::{MAX_TEXT, truncate};
 use serde_json::Value;
@@ -112,6 +112,12 @@ pub fn redact_failure(failure: &mut Failure, redactor: &Redactor) {
     failure.message = told(&failure.message, redactor);
     failure.next_step = told(&failure.next_step, redactor);
     failure.evidence.values_mut().for_each(|fact| redact_fact(fact, redactor));
+}
+
+/// Takes every secret out of a finding's message and evidence, then cuts what is long.
+pub fn redact_finding(finding: &mut Finding, redactor: &Redactor) {
+    finding.message = told(&finding.message, redactor);
+    finding.evidence.values_mut().for_each(|fact| redact_fact(fact, redactor));
 }
 
 /// Takes every secret out of one fact, then cuts what is long.

@@ -29,7 +29,7 @@ pub use self::cost::TOOL_LIST_BUDGET;
 pub(crate) use self::pages::Known;
 use self::suspicious::Suspicions;
 use crate::canonical::{self, Form};
-use crate::error::{CallError, EXCERPT, excerpt};
+use crate::error::{CallError, EXCERPT, excerpt, redact_finding};
 use crate::jsonrpc::Elements;
 use crate::protocol::{ModernMarks, methods};
 
@@ -169,14 +169,8 @@ impl Assembly {
                 .with_excerpt(result.get().as_bytes())
                 .redacted(&self.redactor)
         };
-        // Secrets a server repeats in its definitions must not reach the store.
-        let text = if self.redactor.is_empty() {
-            Cow::Borrowed(result.get())
-        } else {
-            Cow::Owned(self.redactor.redact(result.get()))
-        };
         let mut page: Page<'_> =
-            serde_json::from_str(&text).map_err(|error| out_of_shape(error.to_string()))?;
+            serde_json::from_str(result.get()).map_err(|error| out_of_shape(error.to_string()))?;
         if self.era == Era::Modern {
             let marks = page.take_marks();
             if marks.wants_input() {
@@ -198,7 +192,7 @@ impl Assembly {
             return Err(error(FailureCode::EndlessList, text));
         }
         for raw in page {
-            if let Some((item, form)) = read_item(kind, raw, &mut self.notes) {
+            if let Some((item, form)) = read_item(kind, raw, &self.redactor, &mut self.notes) {
                 items.push(item);
                 self.forms[kind as usize].push(form);
             }
@@ -207,21 +201,39 @@ impl Assembly {
     }
 
     fn finish(self) -> Reading {
-        let Self { mut lists, mut notes, forms, .. } = self;
+        let Self { redactor, mut lists, mut notes, forms, .. } = self;
         lists.hash = canonical::hash(forms);
         notes.duplicates(&lists.tools);
         let (ttl, tool_tokens) = (notes.ttl, notes.tokens);
         let too_large = cost::finding(tool_tokens, lists.tools.len());
         let mut findings = notes.into_findings();
         findings.extend(too_large);
+        for finding in &mut findings {
+            redact_finding(finding, &redactor);
+        }
         Reading { lists, findings, ttl, tool_tokens }
     }
 }
 
 /// Takes one item, and the form it is hashed in.
-fn read_item(kind: Kind, raw: &RawValue, notes: &mut Notes) -> Option<(ListedItem, Form)> {
+///
+/// Secrets a server repeats must not reach the store. They are taken out of what was parsed: in
+/// the text, one with JSON's own punctuation would take the list's with it.
+fn read_item(
+    kind: Kind,
+    raw: &RawValue,
+    redactor: &Redactor,
+    notes: &mut Notes,
+) -> Option<(ListedItem, Form)> {
+    let hides = may_hide(redactor, raw.get());
     let read = serde_json::from_str::<Value>(raw.get())
         .map_err(|error| error.to_string())
+        .map(|mut value| {
+            if hides {
+                redactor.redact_json(&mut value);
+            }
+            value
+        })
         .and_then(|value| match value.get(kind.key()).and_then(Value::as_str) {
             Some(name) if !name.is_empty() => Ok((truncate(name, MAX_TEXT), value)),
             _ => Err(format!("no `{}`", kind.key())),
@@ -236,11 +248,15 @@ fn read_item(kind: Kind, raw: &RawValue, notes: &mut Notes) -> Option<(ListedIte
             }
             notes.suspicions.look_into(&format!("{} `{name}`", kind.item()), &value);
             let form = canonical::form(&name, &value);
-            let definition = capped(raw, &name, &value);
+            let definition =
+                if hides { redacted(redactor, &name, &value) } else { capped(raw, &name, &value) };
             Some((ListedItem { name, definition }, form))
         }
         Err(reason) => {
-            let start = truncate(&excerpt(raw.get().as_bytes()), EXCERPT);
+            // Before it is cut: half a secret would not be found any more.
+            let text =
+                if hides { Cow::Owned(redactor.redact(raw.get())) } else { raw.get().into() };
+            let start = truncate(&excerpt(text.as_bytes()), EXCERPT);
             let what = format!("{start}: {reason}");
             if kind == Kind::Tools {
                 notes.invalid(what);
@@ -249,6 +265,20 @@ fn read_item(kind: Kind, raw: &RawValue, notes: &mut Notes) -> Option<(ListedIte
             }
             None
         }
+    }
+}
+
+/// Whether a secret may be in this JSON: as text, or behind escapes nobody needs.
+fn may_hide(redactor: &Redactor, json: &str) -> bool {
+    !redactor.is_empty() && (redactor.finds(json) || json.contains("\\u"))
+}
+
+/// The definition without secrets; without anything but the name if one is still in its structure,
+/// as of a secret that is JSON itself.
+fn redacted(redactor: &Redactor, name: &str, value: &Value) -> Definition {
+    match serde_json::value::to_raw_value(value) {
+        Ok(raw) if !redactor.finds(raw.get()) => capped(&raw, name, value),
+        _ => (&json!({ "name": name, "cut": true })).into(),
     }
 }
 
@@ -368,6 +398,8 @@ impl Notes {
 
 #[cfg(test)]
 mod tests {
+    use mcpmon_core::secret::Secret;
+
     use super::*;
 
     #[test]
@@ -385,6 +417,43 @@ mod tests {
         ] {
             assert!(tool_breach(&bad).is_some(), "{bad}");
         }
+    }
+
+    /// What a page with this one tool comes to for a service with this secret.
+    fn read_with_secret(secret: &str, tool: &Value) -> Reading {
+        let redactor = Redactor::new([&Secret::new(secret)]);
+        let mut assembly = Assembly::new(Era::Legacy, redactor);
+        let page = serde_json::value::to_raw_value(&json!({ "tools": [tool] })).unwrap();
+        assembly.take_page(Kind::Tools, &page).unwrap();
+        assembly.finish()
+    }
+
+    #[test]
+    fn a_secret_with_the_punctuation_of_json_does_not_break_the_list() {
+        let schema = json!({"type": "object"});
+        let tool = json!({"name": "a", "description": "d", "inputSchema": schema});
+        for secret in [r#""inputSchema":"#, r#"{"type":"object"}"#, r#"","description":"#] {
+            let reading = read_with_secret(secret, &tool);
+            assert_eq!(reading.lists.tools.len(), 1, "{secret}");
+            assert_eq!(reading.lists.tools[0].name, "a");
+            assert_eq!(reading.findings, [], "{secret}");
+            let kept = reading.lists.tools[0].definition.as_str();
+            assert!(!kept.contains(secret), "{kept}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_found_behind_escapes_and_in_a_broken_item() {
+        let text = r#"{"tools":[{"name":"a","description":"\u0068unter22","inputSchema":{"type":"object"}},
+            {"title":"hunter22"},{"name":"b","inputSchema":{"type":"hunter22"}}]}"#;
+        let page = RawValue::from_string(text.to_owned()).unwrap();
+        let mut assembly = Assembly::new(Era::Legacy, Redactor::new([&Secret::new("hunter22")]));
+        assembly.take_page(Kind::Tools, &page).unwrap();
+        let reading = assembly.finish();
+        assert_eq!(reading.lists.tools[0].definition.value()["description"], "***");
+        let said = format!("{:?} {:?}", reading.lists, reading.findings);
+        assert!(said.contains("out of shape"), "{said}");
+        assert!(!said.contains("unter22"), "{said}");
     }
 
     #[test]

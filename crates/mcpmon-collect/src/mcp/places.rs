@@ -58,6 +58,17 @@ pub(super) enum NoPlace {
          does not fail; `max_children` allows {max}", waited.as_secs()
     )]
     Yielded { waited: Duration, max: u32 },
+    #[error(
+        "it waited {:.1} s to be started, and what was left of its time was too short to judge it \
+         by; `max_starting` and `max_children` bound how many are started at once",
+        waited.as_secs_f64()
+    )]
+    Late { waited: Duration },
+}
+
+/// Whether most of a check's time had gone by before its process could be started.
+pub(super) fn was_late(asked: Instant, had_place: Instant, deadline: Instant) -> bool {
+    had_place.duration_since(asked) > deadline.duration_since(had_place)
 }
 
 /// The places of one monitor; clones share them.
@@ -440,6 +451,15 @@ mod tests {
             }
             () = sleep(Duration::from_secs(60)) => None,
         }
+    }
+
+    #[test]
+    fn who_waited_for_most_of_the_time_was_late() {
+        let asked = Instant::now();
+        let late = |waited: u64| {
+            was_late(asked, asked + Duration::from_secs(waited), asked + Duration::from_secs(10))
+        };
+        assert_eq!([0, 5, 6, 10, 11].map(late), [false, false, true, true, true]);
     }
 
     #[tokio::test(start_paused = true)]

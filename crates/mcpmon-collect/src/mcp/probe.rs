@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::calls::Callable;
 use super::Shared;
-use super::places::{NoPlace, Standing};
+use super::places::{NoPlace, Standing, was_late};
 use crate::dependency;
 
 /// A start that takes longer than this is worth a finding.
@@ -240,8 +240,10 @@ impl McpProbe {
         };
         self.wait_for_predecessor(deadline).await;
         let shared = Arc::clone(&self.shared);
+        let asked = Instant::now();
         let taken = shared.places.take(self.standing, deadline).await;
         let place = Arc::new(taken.map_err(overloaded)?);
+        let had_place = Instant::now();
         check.started_process = true;
         let launch =
             Launch { guardian: shared.guardian.as_ref(), lease: Some(Arc::clone(&place) as _) };
@@ -269,6 +271,9 @@ impl McpProbe {
             }
             // What is our own trouble says nothing of the service.
             Err(error) if error.code().status() == Status::Unknown => {}
+            Err(error) if error.code().is_timeout() && was_late(asked, had_place, deadline) => {
+                return Err(overloaded(NoPlace::Late { waited: had_place - asked }));
+            }
             Err(_) => self.standing = self.standing.after_failure(),
         }
         opened
