@@ -145,7 +145,7 @@ scenarios! {
             "tool": "valid_tool", "arguments": { "region": "us-west1" },
             "allow_side_effects": true,
         }]),
-        found: json!(["running", "modern", 12]),
+        found: json!(["degraded", "modern", 12]),
         met: &[
             "sep-2243-client-reject-invalid-tool",
             "sep-2243-x-mcp-header-not-empty",

@@ -3,10 +3,11 @@
 //! A list is a server's word for what it offers, so it is read whole or not at all: half a list
 //! would look like a change. Pages, items and bytes are capped, and a cursor seen twice ends it.
 //!
-//! Asking is in `pages`; what pages mean is here, what makes a schema one in `schema`, what texts
-//! give away in `suspicious`, what a model pays for them in `cost`.
+//! Asking is in `pages`; what pages mean is here, what makes a schema one in `schema` and an
+//! annotation in `headers`, what texts give away in `suspicious`, what a model pays in `cost`.
 
 mod cost;
+pub(crate) mod headers;
 mod pages;
 mod schema;
 pub(crate) mod suspicious;
@@ -192,7 +193,9 @@ impl Assembly {
             return Err(error(FailureCode::EndlessList, text));
         }
         for raw in page {
-            if let Some((item, form)) = read_item(kind, raw, &self.redactor, &mut self.notes) {
+            if let Some((item, form)) =
+                read_item(kind, self.era, raw, &self.redactor, &mut self.notes)
+            {
                 items.push(item);
                 self.forms[kind as usize].push(form);
             }
@@ -221,6 +224,7 @@ impl Assembly {
 /// the text, one with JSON's own punctuation would take the list's with it.
 fn read_item(
     kind: Kind,
+    era: Era,
     raw: &RawValue,
     redactor: &Redactor,
     notes: &mut Notes,
@@ -241,7 +245,7 @@ fn read_item(
     match read {
         Ok((name, value)) => {
             if kind == Kind::Tools {
-                if let Some(reason) = tool_breach(&value) {
+                if let Some(reason) = tool_breach(&value, era) {
                     notes.invalid(format!("`{name}`: {reason}"));
                 }
                 notes.tokens += cost::of_tool(&value);
@@ -283,7 +287,7 @@ fn redacted(redactor: &Redactor, name: &str, value: &Value) -> Definition {
 }
 
 /// What is wrong with a tool's definition, so that clients refuse it.
-fn tool_breach(tool: &Value) -> Option<String> {
+fn tool_breach(tool: &Value, era: Era) -> Option<String> {
     let Some(input) = tool.get("inputSchema") else {
         return Some("no `inputSchema`".to_owned());
     };
@@ -292,6 +296,11 @@ fn tool_breach(tool: &Value) -> Option<String> {
     }
     if input.get("type").and_then(Value::as_str) != Some("object") {
         return Some("the type of `inputSchema` is not `object`".to_owned());
+    }
+    if era == Era::Modern
+        && let Some(reason) = headers::breach(input)
+    {
+        return Some(reason);
     }
     if let Some(reason) =
         tool.get("outputSchema").and_then(|output| schema::breach("outputSchema", output))
@@ -405,7 +414,7 @@ mod tests {
     #[test]
     fn tools_clients_would_refuse_are_named() {
         let ok = json!({"name": "a", "inputSchema": {"type": "object"}});
-        assert_eq!(tool_breach(&ok), None);
+        assert_eq!(tool_breach(&ok, Era::Modern), None);
         for bad in [
             json!({"name": "a"}),
             json!({"name": "a", "inputSchema": null}),
@@ -415,8 +424,13 @@ mod tests {
             json!({"name": "a", "inputSchema": {"type": "object"}, "outputSchema": true}),
             json!({"name": "a", "inputSchema": {"type": "object"}, "description": 3}),
         ] {
-            assert!(tool_breach(&bad).is_some(), "{bad}");
+            assert!(tool_breach(&bad, Era::Legacy).is_some(), "{bad}");
         }
+        let number = json!({"a": {"type": "number", "x-mcp-header": "A"}});
+        let schema = json!({"type": "object", "properties": number});
+        let annotated = json!({"name": "a", "inputSchema": schema});
+        assert!(tool_breach(&annotated, Era::Modern).is_some());
+        assert_eq!(tool_breach(&annotated, Era::Legacy), None, "it means nothing there");
     }
 
     /// What a page with this one tool comes to for a service with this secret.

@@ -20,6 +20,7 @@ use super::{Session, WANTS_INPUT};
 use crate::error::CallError;
 use crate::inbox::Payload;
 use crate::jsonrpc::{Elements, RpcError};
+use crate::lists::headers::{ANNOTATION, is_token};
 use crate::protocol::{Params, methods};
 
 /// Most content blocks of one result.
@@ -94,7 +95,7 @@ fn find_mirrors(schema: &Value, path: &mut Vec<String>, found: &mut Vec<Mirror>)
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
     for (name, property) in properties {
         path.push(name.clone());
-        if let Some(header) = property.get("x-mcp-header").and_then(Value::as_str)
+        if let Some(header) = property.get(ANNOTATION).and_then(Value::as_str)
             && found.len() < MAX_MIRRORED
             && is_token(header)
         {
@@ -103,12 +104,6 @@ fn find_mirrors(schema: &Value, path: &mut Vec<String>, found: &mut Vec<Mirror>)
         find_mirrors(property, path, found);
         path.pop();
     }
-}
-
-/// RFC 9110, section 5.6.2.
-fn is_token(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    !text.is_empty() && text.len() <= 100 && text.bytes().all(allowed)
 }
 
 /// What a call gave back. Untrusted text.
