@@ -59,6 +59,11 @@ impl Variables {
         }
     }
 
+    /// Every variable, by name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The value of a variable that is set.
     pub fn get(&self, name: &str) -> Option<&str> {
         let value = if self.ignores_case {
@@ -152,7 +157,7 @@ mod tests {
         let mut environment = Environment {
             os: Os::Linux,
             home: Some("/home/me".into()),
-            cwd: "/work".into(),
+            cwd: "/src".into(),
             vars: Variables::default(),
         };
         assert_eq!(environment.config_home(), Some("/home/me/.config".into()));

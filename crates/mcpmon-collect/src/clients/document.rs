@@ -293,9 +293,9 @@ mod tests {
 
     #[test]
     fn trust_of_a_project_is_read_from_codexs_own_file() {
-        let text = "[projects.\"/work\"]\ntrust_level = \"trusted\"\n[projects.\"/other\"]\ntrust_level = \"untrusted\"\n";
+        let text = "[projects.\"/src\"]\ntrust_level = \"trusted\"\n[projects.\"/other\"]\ntrust_level = \"untrusted\"\n";
         let file: CodexFile = parse(text.as_bytes(), Format::Toml).unwrap();
-        assert!(file.trusts(Path::new("/work")));
+        assert!(file.trusts(Path::new("/src")));
         assert!(!file.trusts(Path::new("/other")) && !file.trusts(Path::new("/x")));
     }
 

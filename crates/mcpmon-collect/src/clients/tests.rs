@@ -8,7 +8,7 @@ fn environment(vars: &[(&str, &str)]) -> Environment {
     Environment {
         os: Os::Linux,
         home: Some("/home/me".into()),
-        cwd: "/work/web".into(),
+        cwd: "/src/web".into(),
         vars: Variables::new(vars.iter().copied()),
     }
 }
@@ -107,7 +107,7 @@ fn claude_desktop_fills_nothing_in() {
 fn claude_code_has_types_defaults_and_projects() {
     check(
         ClientKind::ClaudeCode,
-        "/work/web/.mcp.json",
+        "/src/web/.mcp.json",
         r#"{
             "mcpServers": {
                 "api": { "type": "http", "url": "${BASE:-https://api.example}/mcp",
@@ -149,7 +149,7 @@ fn cursor_fills_in_its_own_words() {
             }
         }"#,
         &[
-            "local: /home/me/bin/server /work/web / KEY=t0ken LITERAL=${TOKEN}",
+            "local: /home/me/bin/server /src/web / KEY=t0ken LITERAL=${TOKEN}",
             "off: http https://h.example/off paused",
             "remote: http https://h.example/mcp X-Key=${env:MISSING} INVALID(MISSING)",
         ],
@@ -160,7 +160,7 @@ fn cursor_fills_in_its_own_words() {
 fn vs_code_has_another_top_key_comments_and_inputs() {
     check(
         ClientKind::VsCode,
-        "/work/api/.vscode/mcp.json",
+        "/src/api/.vscode/mcp.json",
         r#"{
             // what we are asked for
             "inputs": [{ "type": "promptString", "id": "key", "password": true }],
@@ -174,8 +174,8 @@ fn vs_code_has_another_top_key_comments_and_inputs() {
         }"#,
         &[
             "github: http https://api.githubcopilot.com/mcp/",
-            "here: /work/api/run @/work/api/sub",
-            "perplexity: npx -y server API_KEY=${input:key} @/work/api INVALID(env.API_KEY)",
+            "here: /src/api/run @/src/api/sub",
+            "perplexity: npx -y server API_KEY=${input:key} @/src/api INVALID(env.API_KEY)",
             "socket: http unix:///run/mcp.sock INVALID(url)",
         ],
     );
@@ -232,7 +232,7 @@ fn codex_names_variables_instead_of_filling_them_in() {
         "/home/me/.codex/config.toml",
         r#"
             model = "o"
-            [projects."/work/web"]
+            [projects."/src/web"]
             trust_level = "trusted"
 
             [mcp_servers.context7]
@@ -285,7 +285,7 @@ fn gemini_means_sse_by_url() {
         }"#,
         &[
             "events: sse http://h.example/sse",
-            "local: python -m server $5 K=$MISSING @/work/web/./server INVALID(MISSING)",
+            "local: python -m server $5 K=$MISSING @/src/web/./server INVALID(MISSING)",
             "stream: http http://h.example/mcp A=Bearer t0ken",
             "typed: http http://h.example/mcp",
         ],

@@ -320,14 +320,14 @@ pub(crate) mod tests {
     ) -> T {
         let vars = Variables::new(vars.iter().copied());
         let read = |path: &Path| match path.to_str() {
-            Some("/run/token" | "/work/token") => Ok("from-file\n".to_owned()),
-            Some("/work/empty") => Ok("\n".to_owned()),
+            Some("/run/token" | "/src/token") => Ok("from-file\n".to_owned()),
+            Some("/src/empty") => Ok("\n".to_owned()),
             _ => Err("no such file".to_owned()),
         };
         then(&Surroundings {
             vars: &vars,
             home: Some(Path::new("/home/me")),
-            folder: Path::new("/work"),
+            folder: Path::new("/src"),
             read: &read,
             filled_in: Cell::new(0),
         })
@@ -351,8 +351,8 @@ pub(crate) mod tests {
             (ClaudeCode, "${TOKEN:-x}${EMPTY:-y}${NOPE:-}", "t0ken-valuey"),
             (ClaudeCode, "$TOKEN ${env:TOKEN} ${a b} ${", "$TOKEN ${env:TOKEN} ${a b} ${"),
             (Editor, "${env:TOKEN}|${TOKEN}", "t0ken-value|${TOKEN}"),
-            (Editor, "${userHome}/a ${workspaceFolder}/b", "/home/me/a /work/b"),
-            (Editor, "${workspaceFolderBasename}${/}${pathSeparator}", "work//"),
+            (Editor, "${userHome}/a ${workspaceFolder}/b", "/home/me/a /src/b"),
+            (Editor, "${workspaceFolderBasename}${/}${pathSeparator}", "src//"),
             (
                 Windsurf,
                 "${env:TOKEN} ${file:/run/token} ${TOKEN}",
