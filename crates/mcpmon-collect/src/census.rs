@@ -21,7 +21,9 @@ use mcpmon_core::service::{ServiceName, ServiceSpec, Transport};
 use mcpmon_core::{Redactor, Secret};
 
 pub use self::reap::{Reaped, Target, reap};
-use self::recognise::{Kind, client, is_command_line, is_reaper, is_rewritten, recognise, words};
+use self::recognise::{
+    Kind, client, is_command_line, is_guardian, is_reaper, is_rewritten, recognise, words,
+};
 pub use self::table::{read_table, stdin_of};
 use crate::entry::secrets_in_arguments;
 
@@ -165,7 +167,9 @@ impl<'a> Table<'a> {
 
     fn client_at(&self, pid: u32) -> Option<&'static str> {
         let row = self.rows.get(&pid)?;
-        if self.is_server(pid) { None } else { client(&row.name, &words(&row.args)) }
+        let words = words(&row.args);
+        // The monitor above the guardian is the client.
+        if self.is_server(pid) || is_guardian(&words) { None } else { client(&row.name, &words) }
     }
 
     fn ancestors(&self, pid: u32) -> impl Iterator<Item = &'a ProcessRow> {

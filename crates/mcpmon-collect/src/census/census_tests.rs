@@ -164,6 +164,33 @@ fn copies_with_another_environment_are_no_duplicates() {
 }
 
 #[test]
+fn the_guardian_of_a_monitor_is_no_server_and_its_children_are_the_monitors() {
+    let services = [
+        ServiceSpec::stdio("bad", "python3", ["bad.py"]),
+        ServiceSpec::stdio("good", "/opt/bin/mcpmon", ["demo-server"]),
+    ];
+    for guardian in
+        ["20<10 mcp-guardian = mcp-guardian __guardian 10", "20<10 mcpmon = mcpmon __guardian 10"]
+    {
+        let rows: Vec<ProcessRow> = [
+            INIT,
+            "10<1 mcpmon = mcpmon up",
+            guardian,
+            "30<20 python3 = python3 bad.py",
+            "31<20 mcpmon = mcpmon demo-server",
+        ]
+        .iter()
+        .map(|text| row(text))
+        .collect();
+        let found = census(&rows, &services, &|_| Stdin::Held);
+        assert_eq!(told(&found), ["mcpmon bad [] 30S", "mcpmon good [] 31S"], "{guardian}");
+        assert!(
+            found.iter().all(|found| found.report.client.as_ref().is_some_and(|of| of.pid == 10))
+        );
+    }
+}
+
+#[test]
 fn a_shell_that_runs_more_than_the_server_is_not_its_wrapper() {
     check(
         &[INIT, "10<1 bash = bash -c work", "20<10 x = mcp-server-git", "21<10 make = make all"],

@@ -9,6 +9,9 @@ const TELLING: [&str; 4] = ["mcp", "fastmcp", "mcpserver", "modelcontextprotocol
 /// Words of a name that say it is the other side, or a tool for developers.
 const NOT_A_SERVER: [&str; 7] =
     ["inspector", "client", "conformance", "proxy-client", "test", "tests", "mcpmon"];
+/// What our own guardian is called in the process table, and the first argument it is started
+/// with, by whatever program.
+const GUARDIAN: (&str, &str) = ("mcp-guardian", "__guardian");
 /// Programs that fetch and run a package, with the words that may come before it.
 const RUNNERS: [(&str, &[&str]); 10] = [
     ("npx", &[]),
@@ -119,7 +122,20 @@ pub(super) enum Kind {
     Other,
 }
 
+/// Whether a process is the guardian of a monitor: the parent of the servers that one starts, and
+/// no server itself.
+pub(super) fn is_guardian(words: &[&str]) -> bool {
+    let (name, argument) = GUARDIAN;
+    match words {
+        [program, rest @ ..] => base(program) == name || rest.first() == Some(&argument),
+        [] => false,
+    }
+}
+
 pub(super) fn recognise(words: &[&str]) -> Kind {
+    if is_guardian(words) {
+        return Kind::Other;
+    }
     let Some((program, rest)) = words.split_first() else { return Kind::Other };
     let program = kind(program);
     // `node /usr/bin/npx …` is npx.
@@ -313,6 +329,8 @@ mod tests {
             ("npm run mcp", Kind::Other),
             ("mcpmon up", Kind::Other),
             ("mcpmon demo-server --stdio", Kind::Other),
+            ("mcp-guardian __guardian 16156", Kind::Other),
+            ("/opt/mcp-monitor __guardian 16156", Kind::Other),
             ("", Kind::Other),
         ] {
             let words: Vec<&str> = line.split_whitespace().collect();
