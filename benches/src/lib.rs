@@ -5,9 +5,11 @@
 //! in turns, in one run.
 
 pub mod bare;
+pub mod database;
 pub mod fleet;
 pub mod monitored;
 pub mod options;
+pub mod past;
 pub mod spread;
 pub mod stdio;
 pub mod usage;

@@ -1,5 +1,8 @@
 //! How figures spread.
 
+use mcpmon_core::sketch::LatencySketch;
+use serde_json::{Value, json};
+
 /// Figures in order.
 #[derive(Debug, Clone, Default)]
 pub struct Spread(Vec<f64>);
@@ -22,6 +25,18 @@ impl Spread {
         let place = (share * self.0.len() as f64).ceil() as usize;
         self.0.get(place.saturating_sub(1)).or(self.0.last()).copied().unwrap_or(f64::NAN)
     }
+}
+
+/// How times spread, in milliseconds: what a share of them does not exceed, and how many there are.
+pub fn quantiles(times: &LatencySketch) -> Value {
+    let at = |share| times.quantile(share).map(|time| (time.as_secs_f64() * 1e5).round() / 1e2);
+    json!({
+        "p50": at(0.5),
+        "p95": at(0.95),
+        "p99": at(0.99),
+        "longest": at(1.0),
+        "count": times.count(),
+    })
 }
 
 #[cfg(test)]

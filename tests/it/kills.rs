@@ -1,5 +1,5 @@
 //! `kill -9` while the history is written: nothing that was reported committed is lost, and the
-//! file is sound. Ten times in CI, fifty with `MCPMON_SOAK=1`.
+//! file is sound. Ten times in CI, two hundred with `MCPMON_SOAK=1`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::home::{Home, until};
 const CHECKS: usize = 25;
 
 fn kills() -> u32 {
-    if std::env::var_os("MCPMON_SOAK").is_some() { 50 } else { 10 }
+    if std::env::var_os("MCPMON_SOAK").is_some() { 200 } else { 10 }
 }
 
 /// Moments that look drawn by lot and are the same every time.

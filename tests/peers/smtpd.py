@@ -27,6 +27,7 @@ class Keep:
     def __init__(self, options: argparse.Namespace) -> None:
         self.out = open(options.out, "a", encoding="utf-8") if options.out else sys.stdout
         self.defer = options.defer
+        self.drop = options.drop
         self.reject = set(options.reject)
         self.implicit_tls = options.tls
 
@@ -42,6 +43,10 @@ class Keep:
             return "451 4.3.2 Try again later"
         user = session.auth_data
         self.write(envelope, self.implicit_tls or session.ssl is not None, user)
+        if self.drop > 0:
+            self.drop -= 1
+            # Not closed in order: whoever sent the mail never learns that it is here.
+            server.transport.abort()
         return "250 OK"
 
     def write(self, envelope: Envelope, tls: bool, user: str | None) -> None:
@@ -86,6 +91,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--require-starttls", action="store_true")
     parser.add_argument("--require-auth", metavar="USER:PASSWORD")
     parser.add_argument("--defer", type=int, default=0, metavar="N", help="answer 451 to the first N")
+    parser.add_argument("--drop", type=int, default=0, metavar="N", help="take the first N, then cut")
     parser.add_argument("--reject", action="append", default=[], metavar="ADDRESS", help="answer 550")
     options = parser.parse_args()
     if (options.tls or options.require_starttls) and options.certificate is None:

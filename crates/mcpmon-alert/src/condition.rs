@@ -3,8 +3,11 @@
 //!
 //! A condition is read once and tried on a sample, so that a misspelt name, an unknown status or a
 //! comparison of text with a number is an error in the configuration and not an alert that never
-//! fires. Evaluation borrows the snapshot through a resolver in an inner scope of one shared
-//! context; a context of its own would cost a hundred times the evaluation.
+//! fires. Conditions of plain parts are evaluated here, without allocating; what is more is left
+//! to the library, which borrows the snapshot through a resolver in an inner scope of one shared
+//! context: a context of its own would cost a hundred times the evaluation.
+
+mod plain;
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -20,6 +23,7 @@ use mcpmon_core::failure::FailureCode;
 use mcpmon_core::rule::{Scope, Verdict};
 use mcpmon_core::status::Status;
 
+use self::plain::Plain;
 use crate::names::did_you_mean;
 use crate::variables::{Sample, Variable, Variables, names};
 
@@ -79,6 +83,7 @@ impl ExpressionError {
 pub struct Condition {
     source: String,
     program: Program,
+    plain: Option<Plain>,
 }
 
 impl Condition {
@@ -97,7 +102,8 @@ impl Condition {
             return Err(ExpressionError::new(message, None));
         }
         let program = Program::compile(source).map_err(|errors| syntax_error(source, &errors))?;
-        let condition = Self { source: source.to_owned(), program };
+        let plain = Plain::read(program.expression(), scope);
+        let condition = Self { source: source.to_owned(), program, plain };
         condition.check_names(scope)?;
         condition.check_words()?;
         condition.try_on_sample(scope)?;
@@ -116,6 +122,23 @@ impl Condition {
     ///
     /// When the expression itself fails, with the reason.
     pub(crate) fn evaluate(&self, variables: &Variables<'_>) -> Result<Verdict, String> {
+        match self.plain(variables) {
+            Some(verdict) => Ok(verdict),
+            None => self.by_library(variables),
+        }
+    }
+
+    /// The verdict, where the condition is plain enough.
+    fn plain(&self, variables: &Variables<'_>) -> Option<Verdict> {
+        self.plain.as_ref().and_then(|plain| plain.evaluate(variables))
+    }
+
+    #[cfg(test)]
+    fn is_plain(&self) -> bool {
+        self.plain.is_some()
+    }
+
+    fn by_library(&self, variables: &Variables<'_>) -> Result<Verdict, String> {
         let resolver = Resolver { variables, missing: AtomicBool::new(false) };
         let mut context = shared().new_inner_scope();
         context.set_variable_resolver(&resolver);
@@ -133,6 +156,23 @@ impl Condition {
             Err(ExecutionError::NoSuchKey(_)) => Ok(Verdict::NoData),
             Err(error) => Err(describe(&error)),
         }
+    }
+
+    /// Whether it looks at one of these names.
+    pub(crate) fn looks_at_any(&self, wanted: &[&str]) -> bool {
+        self.program.references().variables().into_iter().any(|name| wanted.contains(&name))
+    }
+
+    /// The names it looks at that have no value now.
+    pub(crate) fn without_value(
+        &self,
+        scope: Scope,
+        variables: &Variables<'_>,
+    ) -> Vec<&'static str> {
+        let used = self.program.references();
+        let used = used.variables();
+        let known = names(scope).iter().copied().filter(|name| used.contains(name));
+        known.filter(|name| variables.get(name).is_none()).collect()
     }
 
     fn check_names(&self, scope: Scope) -> Result<(), ExpressionError> {

@@ -22,6 +22,7 @@ pub mod machine;
 mod manager;
 mod message;
 mod names;
+pub mod remediation;
 mod routing;
 mod rules;
 mod variables;
@@ -47,7 +48,7 @@ pub use manager::{AlertManager, CheckOutcome, DeliveryReport, Evaluated, Service
 pub use message::Message;
 pub use routing::{RouteConfigError, Routing, handlers_or_console};
 pub use rules::{
-    AlertRule, ConditionRule, DEPENDENCY_DOWN, FLAPPING, MONITOR_OFFLINE, RuleConfigError, RuleSet,
-    SERVICE_DOWN, STORAGE_FAILING,
+    AlertRule, ConditionRule, DELIVERY_FAILING, DEPENDENCY_DOWN, FLAPPING, MONITOR_OFFLINE,
+    REMEDIATION_GAVE_UP, RuleConfigError, RuleSet, SERVICE_DOWN, STORAGE_FAILING,
 };
 pub use variables::names as names_of_scope;

@@ -114,10 +114,18 @@ pub fn quieten(state: &AlertState, decision: Decision, hush: Hush) -> Decision {
         Decision::Open { .. } if hush.silenced => Decision::Open { tell: false },
         // Decided again when the silence ends: who was told less must hear that it got worse.
         Decision::Escalate | Decision::TellLate | Decision::Remind if hush.silenced => {
-            Decision::Quiet
+            unsaid(state)
         }
-        Decision::Remind if state.acknowledged.is_some() => Decision::Quiet,
+        Decision::Remind if state.acknowledged.is_some() => unsaid(state),
         other => other,
+    }
+}
+
+/// That it fires on is not told, but one that lingered has come back all the same.
+fn unsaid(state: &AlertState) -> Decision {
+    match state.ended {
+        Some(_) => Decision::Revive,
+        None => Decision::Quiet,
     }
 }
 
@@ -126,7 +134,9 @@ fn open(state: &AlertState, timing: &Timing, now: Timestamp) -> Decision {
 }
 
 fn goes_on(state: &AlertState, level: Level, timing: &Timing, now: Timestamp) -> Decision {
-    let told_level = state.alert.as_ref().map(|alert| alert.level);
+    // What nobody was told is as bad as it is known to be.
+    let known_level = state.alert.as_ref().map(|alert| alert.level);
+    let told_level = state.told_level.or(known_level);
     if told_level.is_some_and(|told| level > told) {
         Decision::Escalate
     } else if !state.told && cooldown_is_over(state, timing, now) {
@@ -171,6 +181,7 @@ pub fn apply(state: &mut AlertState, decision: Decision, now: Timestamp) {
             enter(state, AlertPhase::Firing, now);
             state.told = false;
             state.told_to.clear();
+            state.told_level = None;
             state.acknowledged = None;
         }
         Decision::TellLate | Decision::Remind | Decision::Revive => state.ended = None,
@@ -200,6 +211,7 @@ pub fn note_told<'a>(
 ) {
     for handler in handlers {
         state.told = true;
+        state.told_level = state.alert.as_ref().map(|alert| alert.level);
         state.last_notified = Some(now);
         if !state.told_to.iter().any(|known| known == handler) {
             state.told_to.push(handler.to_owned());
@@ -254,6 +266,8 @@ mod tests {
             metrics: serde_json::Value::Null,
             failure: None,
             labels: std::collections::BTreeMap::new(),
+            acknowledgements: Vec::new(),
+            ended_because: None,
         }
     }
 
@@ -441,6 +455,31 @@ mod tests {
         assert_eq!(worse, Decision::Escalate);
         apply(&mut state, worse, at(9));
         assert_eq!(state.acknowledged, None);
+    }
+
+    #[test]
+    fn what_comes_back_unsaid_while_it_lingers_lingers_anew_when_it_ends() {
+        let timing = Timing {
+            hold: Duration::ZERO,
+            keep_firing: Duration::from_secs(4),
+            cooldown: Duration::from_secs(1),
+        };
+        let taken_on = Some(mcpmon_core::alert::Acknowledgement {
+            at: at(0),
+            by: "me".to_owned(),
+            comment: String::new(),
+        });
+        for (acknowledged, silenced) in [(taken_on, false), (None, true)] {
+            let mut state = run(&timing, "!.").1;
+            state.acknowledged = acknowledged;
+            let decision = step(&state, Verdict::Firing, Level::Warning, &timing, at(3));
+            assert_eq!(decision, Decision::Remind);
+            let hush = Hush { silenced, ..Hush::default() };
+            let decision = quieten(&state, decision, hush);
+            assert_eq!(decision, Decision::Revive);
+            apply(&mut state, decision, at(3));
+            assert_eq!(step(&state, Verdict::Ok, Level::Warning, &timing, at(6)), Decision::Linger);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use mcpmon_core::settings::{HandlerSettings, RouteSettings, Settings};
 use mcpmon_core::time::Timestamp;
 
 use crate::names::{did_you_mean, listed};
-use crate::rules::RuleSet;
+use crate::rules::{DELIVERY_FAILING, RuleSet};
 
 /// A route in a configuration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +155,11 @@ impl Routing {
         self.handlers.iter().any(|handler| handler == name)
     }
 
+    /// Whether who is told depends on the hour.
+    pub fn opens_by_hours(&self) -> bool {
+        self.routes.iter().any(|route| route.hours.is_some())
+    }
+
     /// Who is told of an alert when it fires: every handler of every route that takes it now, each
     /// once. Escalations are not among them.
     pub fn receivers<'r>(
@@ -162,7 +167,7 @@ impl Routing {
         alert: &'r Alert,
         now: Timestamp,
     ) -> impl Iterator<Item = &'r str> {
-        self.handlers.iter().map(String::as_str).filter(move |handler| {
+        self.others(alert).filter(move |handler| {
             self.routes.is_empty()
                 || self.routes.iter().any(|route| {
                     route.settings.after.is_none()
@@ -179,13 +184,22 @@ impl Routing {
         now: Timestamp,
     ) -> impl Iterator<Item = &'r str> {
         let fires_for = now.since(alert.timestamp);
-        self.handlers.iter().map(String::as_str).filter(move |handler| {
+        self.others(alert).filter(move |handler| {
             self.routes.iter().any(|route| {
                 route.settings.after.is_some_and(|after| after <= fires_for)
                     && route.leads_to(handler)
                     && route.takes(alert, now)
             })
         })
+    }
+
+    /// Every handler, but for the one the alert says does not get through.
+    fn others<'r>(&'r self, alert: &'r Alert) -> impl Iterator<Item = &'r str> {
+        let mute = alert.service_name.as_ref().filter(|_| alert.rule_name == DELIVERY_FAILING);
+        self.handlers
+            .iter()
+            .map(String::as_str)
+            .filter(move |handler| mute.is_none_or(|mute| mute.as_str() != *handler))
     }
 
     /// When the next escalation of an alert may be due.
@@ -257,6 +271,16 @@ mod tests {
             |team: &str| serde_json::json!([{ "match": { "team": team }, "handlers": ["ops"] }]);
         check(&by_label("platform"), Level::Error, &["ops"]);
         check(&by_label("web"), Level::Error, &[]);
+    }
+
+    #[test]
+    fn who_does_not_get_through_is_not_told_so() {
+        let routing = Routing::to_all(["screen", "ops"]);
+        let alert = samples::alert(DELIVERY_FAILING, "ops");
+        let told: Vec<&str> = routing.receivers(&alert, mcpmon_testkit::START).collect();
+        assert_eq!(told, ["screen"]);
+        let of_a_service = samples::alert("service_down", "ops");
+        assert_eq!(routing.receivers(&of_a_service, mcpmon_testkit::START).count(), 2);
     }
 
     #[test]

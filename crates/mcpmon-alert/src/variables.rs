@@ -64,6 +64,7 @@ const SERVICE: &[&str] = &[
     "findings",
     "result_changes",
     "status_seconds",
+    "repair_given_up",
     "usual_response_time",
     "usual_error_rate",
     "response_time_z",
@@ -153,6 +154,11 @@ impl<'a> Variables<'a> {
         .or_else(|| self.of_rule(name))
     }
 
+    /// A label of the service.
+    pub(crate) fn label(&self, name: &str) -> Option<&'a str> {
+        self.context.labels.get(name).map(String::as_str)
+    }
+
     /// Whether a rule of this scope may use `name`, with or without a value now.
     pub(crate) fn knows(&self, name: &str) -> bool {
         let scope = match self.context.subject {
@@ -180,18 +186,21 @@ impl<'a> Variables<'a> {
             "findings" => Some(Variable::Findings(self.context.findings)),
             "result_changes" => Some(Variable::Int(self.context.result_changes.into())),
             "status_seconds" => number(self.context.status_seconds),
+            "repair_given_up" => Some(Variable::Bool(self.context.repair_given_up)),
             "usual_response_time" => number(self.usual_response_time().map(|usual| usual.median)),
             "usual_error_rate" => number(self.usual_error_rate().map(|usual| usual.median)),
             "response_time_z" => {
                 let usual = self.usual_response_time()?;
                 let Subject::Service(m) = self.context.subject else { return None };
+                let timed = m.total_checks.saturating_sub(m.failed_checks);
                 // A tenth of what is usual, or 5 ms, is no change anybody would feel.
-                number(Some(usual.z(m.avg_response_time?, (usual.median / 10.0).max(0.005))))
+                let floor = (usual.median / 10.0).max(0.005);
+                number(Some(usual.z_of_median(m.p50_response_time?, timed, floor)))
             }
             "error_rate_z" => {
                 let usual = self.usual_error_rate()?;
                 let Subject::Service(m) = self.context.subject else { return None };
-                number(Some(usual.z(m.error_rate, 0.02)))
+                number(Some(usual.z_of_share(m.error_rate, m.error_rate_samples, 0.02)))
             }
             "check_interval" => {
                 limits.map(|limits| Variable::Number(limits.check_interval.as_secs_f64()))
@@ -365,7 +374,7 @@ impl Sample {
             detail: "refused".to_owned(),
             affected: 1,
         };
-        let spread = Some(Spread { median: 1.0, deviation: 1.0, count: 100 });
+        let spread = Some(Spread { median: 1.0, deviation: 1.0, count: 100, noise: 1.0 });
         let usual = Usual { response_time: spread, error_rate: spread };
         let limits = mcpmon_core::service::ServiceLimits::default();
         Self { service, tool, host, fact, usual, limits }

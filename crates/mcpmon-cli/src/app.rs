@@ -163,7 +163,14 @@ impl App {
                 })
             }
             Command::Rules(args) => {
-                commands::rules::run(&args, &self.surroundings(paths()?, output)?, output)
+                logging::quiet();
+                let surroundings = self.surroundings(paths()?, output)?;
+                block_on(async {
+                    tokio::select! {
+                        result = commands::rules::run(&args, &surroundings, output) => result,
+                        () = signals::interrupted() => Err(CliError::Interrupted),
+                    }
+                })
             }
             Command::Handlers(args) => {
                 logging::quiet();

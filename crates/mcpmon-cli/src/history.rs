@@ -9,6 +9,8 @@ use mcpmon_core::store::{AlertQuery, CheckRecord, RecordQuery, Store, StoredServ
 use mcpmon_core::window::{DEFAULT_WINDOW, is_failed};
 use mcpmon_core::{ServiceMetrics, ServiceName, ServiceState, StoreError, Timestamp, Window};
 
+use crate::silenced;
+
 /// Alerts read for a snapshot; the page shows fewer, `status/v1` all of them.
 const ALERTS: usize = 50;
 
@@ -42,7 +44,9 @@ pub(crate) async fn snapshot(
         .await?
         .map(|record| HostReport { at: record.at, metrics: record.metrics });
     let query = AlertQuery { limit: ALERTS, ..AlertQuery::default() };
-    Ok(Snapshot { at: now, monitor, services, host, alerts: store.alerts(&query).await? })
+    let mut alerts = store.alerts(&query).await?;
+    silenced::mark(&mut alerts, &store.silences(now).await?, now);
+    Ok(Snapshot { at: now, monitor, services, host, alerts })
 }
 
 async fn recent_checks(
@@ -86,6 +90,7 @@ fn metrics(stored: &StoredService, checks: &[CheckRecord], now: Timestamp) -> Se
     }
     let process = stored.last_check.as_ref().and_then(|check| check.process);
     window.note(facts.tools_count, None, process);
+    window.note_tool_list(facts.tool_list_tokens);
     window.metrics(&facts.service, &state, DEFAULT_WINDOW, now)
 }
 
@@ -113,6 +118,7 @@ mod tests {
             available_since: None,
             watched,
             check_interval_ms: None,
+            tool_list_tokens: None,
         }
     }
 

@@ -27,6 +27,7 @@ mod paths;
 mod round;
 mod self_report;
 mod signals;
+mod silenced;
 
 pub use app::App;
 pub use exit::{CliError, Exit};

@@ -30,12 +30,14 @@ pub(crate) fn read(database: &Path) -> Option<MonitorReport> {
 pub(crate) struct SelfReport {
     path: PathBuf,
     written: Option<MonitorReport>,
+    /// The last one could not be written, which was said.
+    failed: bool,
 }
 
 impl SelfReport {
     /// A report that stands next to this database.
     pub(crate) fn new(database: &Path) -> Self {
-        Self { path: beside(database), written: None }
+        Self { path: beside(database), written: None, failed: false }
     }
 
     /// Writes the report, if it says anything new.
@@ -43,7 +45,11 @@ impl SelfReport {
         if self.written.as_ref() == Some(&report) {
             return;
         }
-        if let Err(error) = self.exchange(&report) {
+        let exchanged = self.exchange(&report);
+        let failed_before = std::mem::replace(&mut self.failed, exchanged.is_err());
+        if let Err(error) = exchanged
+            && !failed_before
+        {
             tracing::warn!(path = %self.path.display(), %error, "The monitor's report was not written");
         }
         self.written = Some(report);

@@ -12,6 +12,7 @@ mod functional;
 pub mod host;
 pub mod mcp;
 pub mod process;
+mod remedy;
 
 pub use clients::{
     ClientKind, Discovery, FileOutcome, FileProblem, Search, SeenFile, discover, entries_from_json,
@@ -22,3 +23,4 @@ pub use environment::{Environment, Os, Variables};
 pub use host::{SampleHost, SysinfoHost};
 pub use mcp::{McpProbe, McpProbeFactory};
 pub use process::ProcessSampler;
+pub use remedy::Mender;

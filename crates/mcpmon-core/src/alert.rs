@@ -49,6 +49,14 @@ pub struct Alert {
     pub failure: Option<Failure>,
     /// The service's labels.
     pub labels: BTreeMap<String, String>,
+    /// Who took it on, in order: the last of them has it, unless it got worse since. The newest
+    /// [`Alert::MOST_ACKNOWLEDGEMENTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acknowledgements: Vec<Acknowledgement>,
+    /// Why it ended, where it did not end by itself: its service or its rule is gone, and nothing
+    /// says that what was wrong is right now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_because: Option<String>,
 }
 
 fn alert_schema() -> String {
@@ -56,6 +64,17 @@ fn alert_schema() -> String {
 }
 
 impl Alert {
+    /// Acknowledgements an alert remembers.
+    pub const MOST_ACKNOWLEDGEMENTS: usize = 20;
+
+    /// Notes that somebody took it on.
+    pub fn acknowledge(&mut self, acknowledgement: Acknowledgement) {
+        if self.acknowledgements.len() >= Self::MOST_ACKNOWLEDGEMENTS {
+            self.acknowledgements.remove(0);
+        }
+        self.acknowledgements.push(acknowledgement);
+    }
+
     /// The rule and subject it is about.
     pub fn key(&self) -> AlertKey {
         AlertKey {
@@ -151,6 +170,9 @@ pub struct AlertState {
     /// routes say by then.
     #[serde(default)]
     pub told_to: Vec<String>,
+    /// The level they were last told: whoever was told less hears that it got worse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_level: Option<Level>,
     /// Since when the condition has ended although it fires on (`keep_firing`).
     #[serde(default)]
     pub ended: Option<Timestamp>,
@@ -178,6 +200,7 @@ impl AlertState {
             last_notified: None,
             told: false,
             told_to: Vec::new(),
+            told_level: None,
             ended: None,
             acknowledged: None,
         }

@@ -95,6 +95,30 @@ impl Maintenance {
         self.services.iter().any(|name| name == service.as_str())
     }
 
+    /// When this window next begins or ends after `now`, whomever it is about; `None` if never,
+    /// or not within a week.
+    pub fn next_edge(&self, now: Timestamp) -> Option<Timestamp> {
+        let edge = |begin: DateTime| {
+            let begin = begin.to_zoned(self.zone.clone()).ok()?;
+            let begin = Timestamp::from_millis(begin.timestamp().as_millisecond());
+            let edges = [begin, begin.saturating_add(self.duration)];
+            edges.into_iter().find(|edge| *edge > now)
+        };
+        match &self.begins {
+            Begins::Once(at) => edge(*at),
+            Begins::Weekly { days, at } => {
+                let days_back = i64::try_from(self.duration.as_secs() / 86_400).unwrap_or(0) + 1;
+                let today = self.local(now)?.date();
+                let dates = (-days_back.min(31)..=8)
+                    .filter_map(|days| today.checked_add(jiff::Span::new().days(days)).ok());
+                dates
+                    .filter(|date| is_on(days, *date))
+                    .filter_map(|date| edge(date.to_datetime(*at)))
+                    .min()
+            }
+        }
+    }
+
     /// The end of the window `now` lies in.
     fn ends(&self, now: Timestamp) -> Option<Timestamp> {
         let span = |begin: DateTime| {
@@ -275,6 +299,36 @@ mod tests {
                 ("2026-11-21T12:00:00Z", Some(47 * 60)),
                 ("2026-11-23T10:59:00Z", Some(1)),
                 ("2026-11-23T11:00:00Z", None),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_next_edge_is_the_next_beginning_or_end() {
+        let edges = |json: serde_json::Value, moments: &[(&str, Option<&str>)]| {
+            let window = window(json).unwrap();
+            for (moment, edge) in moments {
+                assert_eq!(window.next_edge(at(moment)), edge.map(at), "{moment}");
+            }
+        };
+        edges(
+            json!({ "days": ["sat"], "start": "02:00", "duration": "2h", "timezone": "UTC" }),
+            &[
+                ("2026-11-18T12:00:00Z", Some("2026-11-21T02:00:00Z")),
+                ("2026-11-21T02:00:00Z", Some("2026-11-21T04:00:00Z")),
+                ("2026-11-21T04:00:00Z", Some("2026-11-28T02:00:00Z")),
+            ],
+        );
+        edges(
+            json!({ "days": ["fri"], "start": "23:00", "duration": "60h", "timezone": "UTC" }),
+            &[("2026-11-22T12:00:00Z", Some("2026-11-23T11:00:00Z"))],
+        );
+        edges(
+            json!({ "at": "2026-12-24T18:00", "duration": "1h", "timezone": "UTC" }),
+            &[
+                ("2026-11-22T12:00:00Z", Some("2026-12-24T18:00:00Z")),
+                ("2026-12-24T18:30:00Z", Some("2026-12-24T19:00:00Z")),
+                ("2026-12-24T19:00:00Z", None),
             ],
         );
     }

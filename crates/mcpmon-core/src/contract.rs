@@ -260,10 +260,31 @@ pub struct MonitorReport {
     pub delivery_failures_total: BTreeMap<String, u64>,
     /// Rules that failed to evaluate since it started.
     pub rule_failures_total: u64,
+    /// Repairs carried out or tried since it started; what was only said is none.
+    #[serde(default)]
+    pub repairs_total: u64,
+    /// Those of them that could not be carried out, or did not help.
+    #[serde(default)]
+    pub repairs_failed_total: u64,
+    /// Services whose repair is given up now.
+    #[serde(default)]
+    pub repairs_given_up: u64,
     /// Why the last reload was not taken, until one is.
     pub reload_error: Option<String>,
     /// Why the store cannot be written, until it can.
     pub store_error: Option<String>,
+    /// Bytes of memory that wait with those checks, and with everything else there is to write.
+    #[serde(default)]
+    pub waiting_bytes: u64,
+    /// Why the store's disk is a worry though it can be written, until it is none any more.
+    #[serde(default)]
+    pub storage_warning: Option<String>,
+    /// Bytes left on the store's disk; `None` where nobody knows.
+    #[serde(default)]
+    pub disk_free_bytes: Option<u64>,
+    /// Bytes of the store's write-ahead log.
+    #[serde(default)]
+    pub log_bytes: Option<u64>,
 }
 
 /// How late checks began, over the last five to ten minutes, in milliseconds.
@@ -379,6 +400,8 @@ pub struct ExplainedService {
     pub watched: bool,
     /// The last changes of status, cause or findings, newest first.
     pub changes: Vec<StatusChange>,
+    /// What was last done to repair it, newest first.
+    pub repairs: Vec<crate::remedy::AuditEntry>,
 }
 
 /// What a code names.

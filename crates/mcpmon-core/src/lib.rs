@@ -38,6 +38,7 @@ pub use failure::{Failure, FailureCode, Finding, FindingCode, Phase};
 pub use metrics::{ServiceMetrics, SystemMetrics, ToolMetrics};
 pub use observation::{Observation, Outcome, Phases, Question};
 pub use probe::{HostProbe, Probe, ProbeFactory};
+pub use remedy::{Remedy, RepairOutcome};
 pub use rule::{Rule, RuleContext, Scope, Verdict};
 pub use secret::{Redactor, Secret};
 pub use service::{ServiceName, ServiceSpec, Transport};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::alert::Silence;
 use crate::contract::{HostReport, MonitorReport, ServiceStatusReport};
 use crate::observation::Question;
+use crate::remedy::AuditEntry;
 use crate::service::ServiceName;
 use crate::state::StatusChange;
 use crate::store::{AlertRecord, CheckRecord};
@@ -42,6 +43,8 @@ pub enum MonitorEvent {
     AlertFired(Box<AlertRecord>),
     /// An alert ended.
     AlertResolved(Box<AlertRecord>),
+    /// A repair began, went on or ended, or repairs were given up or taken up again.
+    Repair(Box<AuditEntry>),
     /// A handler took a notification.
     Delivered {
         /// The handler.
@@ -113,6 +116,16 @@ pub enum MonitorCommand {
         /// What they say.
         comment: String,
     },
+    /// Messages this handler was to get and that were given up are sent once more.
+    Redeliver {
+        /// The handler.
+        handler: String,
+    },
+    /// Messages this handler was to get and that were given up are forgotten.
+    ForgetUndelivered {
+        /// The handler.
+        handler: String,
+    },
     /// A discovered command may be started from now on.
     Approve {
         /// Which.
@@ -130,6 +143,9 @@ pub enum CommandError {
     /// There is no such alert.
     #[error("there is no open alert `{0}`")]
     NoSuchAlert(String),
+    /// There is no such handler.
+    #[error("there is no handler `{0}`")]
+    NoSuchHandler(String),
     /// A service of this name is watched already.
     #[error("there is a service `{0}` already")]
     ServiceExists(ServiceName),

@@ -31,8 +31,8 @@ pub trait Probe: Send {
     }
 
     /// Ends the session: tells the server where the transport has a way to, closes the process's
-    /// input, waits, and ends what does not go by itself. Awaited on removal and on stop; after it
-    /// nothing this probe started is alive.
+    /// input, waits, and ends what does not go by itself. Awaited on removal, on stop and for a
+    /// restart; after it nothing this probe started is alive, and the next question begins anew.
     async fn close(&mut self);
 }
 

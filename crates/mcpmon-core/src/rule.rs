@@ -93,9 +93,9 @@ pub struct MonitorFact {
 /// What is usual for a service, by robust statistics: a few outliers do not move it.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Usual {
-    /// Of the mean response time of a quarter of an hour, in seconds.
+    /// Of the median response time of an hour, in seconds.
     pub response_time: Option<Spread>,
-    /// Of the failed share of a quarter of an hour's checks.
+    /// Of the failed share of an hour's checks.
     pub error_rate: Option<Spread>,
 }
 
@@ -108,7 +108,17 @@ pub struct Spread {
     pub deviation: f64,
     /// Values it is of.
     pub count: u32,
+    /// How far single measurements lie from the middle of their hour (MAD): what a value made of
+    /// few of them may be off by without meaning anything.
+    #[serde(default)]
+    pub noise: f64,
 }
+
+/// The deviation of a normal distribution is so many times its MAD.
+const NORMAL: f64 = 1.4826;
+/// The median of so many measurements is off by this times their deviation, over the square root
+/// of their number.
+const OF_MEDIAN: f64 = 1.2533;
 
 impl Spread {
     /// The spread of these values; `None` if there are none. Reorders them.
@@ -116,14 +126,30 @@ impl Spread {
         let median = median(values)?;
         let mut distances: Vec<f64> = values.iter().map(|value| (value - median).abs()).collect();
         let deviation = median_or_zero(&mut distances);
-        Some(Self { median, deviation, count: u32::try_from(values.len()).unwrap_or(u32::MAX) })
+        let count = u32::try_from(values.len()).unwrap_or(u32::MAX);
+        Some(Self { median, deviation, count, noise: 0.0 })
     }
 
     /// How many robust standard deviations `value` lies above the median; `floor` is the least
     /// deviation that counts, so that a service that never varied is not alarmed by a hair.
     pub fn z(&self, value: f64, floor: f64) -> f64 {
-        // The deviation of a normal distribution is 1.4826 times its MAD.
-        (value - self.median) / (1.4826 * self.deviation).max(floor).max(f64::MIN_POSITIVE)
+        (value - self.median) / (NORMAL * self.deviation).max(floor).max(f64::MIN_POSITIVE)
+    }
+
+    /// The same for the median of `measured` measurements: the fewer they are, the further they
+    /// may lie from what is usual by chance alone.
+    pub fn z_of_median(&self, value: f64, measured: u64, floor: f64) -> f64 {
+        let by_chance = OF_MEDIAN * NORMAL * self.noise / (measured.max(1) as f64).sqrt();
+        let deviation = (NORMAL * self.deviation).hypot(by_chance);
+        (value - self.median) / deviation.max(floor).max(f64::MIN_POSITIVE)
+    }
+
+    /// The same for a share of `measured` measurements.
+    pub fn z_of_share(&self, value: f64, measured: u64, floor: f64) -> f64 {
+        let share = self.median.clamp(0.0, 1.0);
+        let by_chance = (share * (1.0 - share) / measured.max(1) as f64).sqrt();
+        let deviation = (NORMAL * self.deviation).hypot(by_chance);
+        (value - self.median) / deviation.max(floor).max(f64::MIN_POSITIVE)
     }
 }
 
@@ -162,6 +188,8 @@ pub struct RuleContext<'a> {
     pub status_seconds: Option<f64>,
     /// What is usual for the service, once there is enough history.
     pub usual: Option<&'a Usual>,
+    /// Whether attempts to repair the service were given up.
+    pub repair_given_up: bool,
     /// Whether this rule's alert for this subject fires now, so that a condition can end at another
     /// point than it begins.
     pub firing: bool,
@@ -182,6 +210,7 @@ impl<'a> RuleContext<'a> {
             result_changes: 0,
             status_seconds: None,
             usual: None,
+            repair_given_up: false,
             firing: false,
             now,
         }

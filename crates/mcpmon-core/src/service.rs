@@ -207,12 +207,54 @@ pub struct Expectation {
 pub struct RemediationSpec {
     /// What is done.
     pub action: RemedyAction,
-    /// The command and its arguments, for [`RemedyAction::Command`].
-    #[serde(default)]
+    /// The command and its arguments, for [`RemedyAction::Command`]; no shell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
+    /// The unit, for [`RemedyAction::Systemd`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Whether the unit is one of the user's own, for [`RemedyAction::Systemd`].
+    #[serde(default)]
+    pub user: bool,
+    /// The container, for [`RemedyAction::Docker`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// How long the command may take before it is ended; `60s` if not said.
+    #[serde(default = "RemediationSpec::usual_timeout", with = "crate::settings::limit")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    pub timeout: Duration,
+    /// How long the service is given to be well again before the attempt counts as one that did
+    /// not help; `30s` if not said.
+    #[serde(default = "RemediationSpec::usual_patience", with = "crate::settings::limit")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    pub verify_within: Duration,
     /// Only says what would be done.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+impl RemediationSpec {
+    /// An action with usual times; what it needs beside that is to be filled in.
+    pub fn new(action: RemedyAction) -> Self {
+        Self {
+            action,
+            command: Vec::new(),
+            unit: None,
+            user: false,
+            container: None,
+            timeout: Self::usual_timeout(),
+            verify_within: Self::usual_patience(),
+            dry_run: false,
+        }
+    }
+
+    const fn usual_timeout() -> Duration {
+        Duration::from_secs(60)
+    }
+
+    const fn usual_patience() -> Duration {
+        Duration::from_secs(30)
+    }
 }
 
 /// What a remedy does.
@@ -220,10 +262,26 @@ pub struct RemediationSpec {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RemedyAction {
-    /// Ends the held process and starts it again.
+    /// Ends the held process; the next check starts it again.
     Restart,
     /// Runs a command.
     Command,
+    /// Has systemd restart a unit.
+    Systemd,
+    /// Has Docker restart a container.
+    Docker,
+}
+
+impl RemedyAction {
+    /// The contract's spelling.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Command => "command",
+            Self::Systemd => "systemd",
+            Self::Docker => "docker",
+        }
+    }
 }
 
 /// Everything the monitor knows about a service before it looks.

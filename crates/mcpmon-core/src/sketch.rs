@@ -10,7 +10,8 @@ use std::time::Duration;
 const SUB_BUCKETS: u64 = 64;
 const SUB_BITS: u32 = SUB_BUCKETS.ilog2();
 /// What one unit of a recorded value is.
-const TICK_NANOS: u128 = 10_000;
+const TICK_NANOS: u64 = 10_000;
+const TICKS_PER_SECOND: u64 = 1_000_000_000 / TICK_NANOS;
 
 /// Counts of latencies by bucket; two of them add up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,6 +25,10 @@ impl LatencySketch {
     /// Largest relative distance between a quantile and the sample it stands for (above 640 µs;
     /// below, values are exact to one tick of 10 µs).
     pub const RELATIVE_ERROR: f64 = 1.0 / 128.0;
+
+    /// The bucket of the longest latency there is; a stored number beyond it is damage.
+    pub const LARGEST_BUCKET: u16 =
+        ((u64::BITS - SUB_BITS) as u64 * SUB_BUCKETS + SUB_BUCKETS - 1) as u16;
 
     /// Counts one latency.
     pub fn record(&mut self, latency: Duration) {
@@ -75,6 +80,31 @@ impl LatencySketch {
         (self.count > 0).then(|| Duration::from_secs_f64(sum / self.count as f64))
     }
 
+    /// The median, and the median of the distances from it (MAD), as exact as the buckets are;
+    /// `None` when empty.
+    pub fn median_and_deviation(&self) -> Option<(Duration, Duration)> {
+        let median = self.quantile(0.5)?;
+        let distance = |bucket: u16| middle_of(bucket).abs_diff(median);
+        // Buckets rise, so distances fall up to the median and rise from there: one walk outwards.
+        let split = self.buckets.partition_point(|(bucket, _)| middle_of(*bucket) < median);
+        let (below, above) = self.buckets.split_at(split);
+        let (mut below, mut above) = (below.iter().rev().peekable(), above.iter().peekable());
+        let rank = self.count.div_ceil(2);
+        let mut seen = 0;
+        loop {
+            let nearer_below = match (below.peek(), above.peek()) {
+                (Some((low, _)), Some((high, _))) => distance(*low) < distance(*high),
+                (Some(_), None) => true,
+                (None, _) => false,
+            };
+            let (bucket, count) = if nearer_below { below.next()? } else { above.next()? };
+            seen += u64::from(*count);
+            if seen >= rank {
+                return Some((median, distance(*bucket)));
+            }
+        }
+    }
+
     /// Its buckets with their counts, rising: what a store keeps.
     pub fn buckets(&self) -> &[(u16, u32)] {
         &self.buckets
@@ -103,7 +133,8 @@ impl LatencySketch {
 }
 
 fn bucket_of(latency: Duration) -> u16 {
-    let ticks = u64::try_from(latency.as_nanos() / TICK_NANOS).unwrap_or(u64::MAX);
+    let whole = latency.as_secs().saturating_mul(TICKS_PER_SECOND);
+    let ticks = whole.saturating_add(u64::from(latency.subsec_nanos()) / TICK_NANOS);
     if ticks < SUB_BUCKETS {
         return ticks as u16;
     }
@@ -121,7 +152,8 @@ fn middle_of(bucket: u16) -> Duration {
         let low = u128::from(SUB_BUCKETS + bucket % SUB_BUCKETS) << shift;
         low + ((1_u128 << shift) >> 1)
     };
-    Duration::from_nanos(u64::try_from(ticks * TICK_NANOS).unwrap_or(u64::MAX))
+    let nanos = ticks.saturating_mul(u128::from(TICK_NANOS));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

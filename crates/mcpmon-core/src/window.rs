@@ -138,6 +138,11 @@ impl Window {
         self.process = process;
     }
 
+    /// What its list of tools costs a model, as last looked at.
+    pub fn tool_list_tokens(&self) -> Option<u64> {
+        self.tool_list_tokens
+    }
+
     /// Notes what its list of tools costs a model, where that was looked at.
     pub fn note_tool_list(&mut self, tokens: Option<u64>) {
         self.tool_list_tokens = tokens.or(self.tool_list_tokens);

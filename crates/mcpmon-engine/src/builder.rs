@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mcpmon_core::service::{ServiceName, ServiceSpec};
 use mcpmon_core::store::{Store, StoreError};
-use mcpmon_core::{Clock, Handler, HostProbe, ProbeFactory, Rule, Settings, SystemClock};
+use mcpmon_core::{Clock, Handler, HostProbe, ProbeFactory, Remedy, Rule, Settings, SystemClock};
 
 use crate::handle::RunningMonitor;
 use crate::memory::MemoryStore;
@@ -23,6 +23,7 @@ impl Monitor {
             services: Vec::new(),
             factory: None,
             host: None,
+            remedy: None,
             store: None,
             builtin_rules: true,
             rules: Vec::new(),
@@ -40,6 +41,7 @@ pub struct MonitorBuilder {
     pub(crate) services: Vec<ServiceSpec>,
     pub(crate) factory: Option<Arc<dyn ProbeFactory>>,
     pub(crate) host: Option<Box<dyn HostProbe>>,
+    pub(crate) remedy: Option<Arc<dyn Remedy>>,
     pub(crate) store: Option<Arc<dyn Store>>,
     pub(crate) builtin_rules: bool,
     pub(crate) rules: Vec<Arc<dyn Rule>>,
@@ -112,6 +114,12 @@ impl MonitorBuilder {
     /// What measures the machine. Without it, or with performance monitoring off, it is not.
     pub fn host_probe(mut self, host: impl HostProbe + 'static) -> Self {
         self.host = Some(Box::new(host));
+        self
+    }
+
+    /// What carries out repairs that services or rules ask for. Without it, none is made.
+    pub fn remedy(mut self, remedy: impl Remedy + 'static) -> Self {
+        self.remedy = Some(Arc::new(remedy));
         self
     }
 

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::store::{Delivery, Settlement};
-use mcpmon_core::{DeliveryError, Handler, Receipt};
+use mcpmon_core::{DeliveryError, Handler, Notification, Receipt};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::bundle::{self, Bundle, Recent};
+use crate::failpoint::Failpoint;
 use crate::handle::Shared;
 use crate::handover::{Departure, Presence, presence};
-use crate::outbox::{Origin, Outbox};
+use crate::outbox::Outbox;
 use crate::panic::unpanicked;
-use crate::retry;
+use crate::retry::{self, Attempted};
 use crate::turns::{Ticket, Turns};
 
 /// One attempt.
@@ -163,6 +164,7 @@ impl Deliverer {
     /// One attempt; says whether it arrived.
     async fn attempt(&mut self, bundle: &Bundle) -> bool {
         let notification = &bundle.notification;
+        Failpoint::BeforeSend.pass();
         let delivering = unpanicked(self.handler.deliver(notification));
         let result = match tokio::time::timeout(ATTEMPT_TIMEOUT, delivering).await {
             Ok(Some(result)) => result,
@@ -173,7 +175,13 @@ impl Deliverer {
             }
         };
         match &result {
-            Ok(_) => self.recent.note(bundle, self.shared.due_time()),
+            Ok(_) => {
+                Failpoint::AfterSend.pass();
+                self.recent.note(bundle, self.shared.due_time());
+                if let Some(reach) = self.shared.write().reach.get_mut(self.handler.name()) {
+                    reach.arrived();
+                }
+            }
             Err(error) => self.failed(error),
         }
         // One alert that is refused must not take its whole digest along.
@@ -184,51 +192,67 @@ impl Deliverer {
             }
             return arrived;
         }
-        let mut arrived = false;
-        for (origin, delivery) in &bundle.members {
-            arrived |= self.settle(*origin, delivery, &result).await;
-        }
-        arrived
+        self.settle(bundle, &result).await;
+        result.is_ok()
     }
 
     fn failed(&self, error: &DeliveryError) {
         let handler = self.handler.name();
         tracing::warn!(%handler, %error, "Notification could not be delivered");
-        let failures = &mut self.shared.write().report.delivery_failures_total;
+        let now = self.shared.clock.now();
+        let mut world = self.shared.write();
+        let failures = &mut world.report.delivery_failures_total;
         *failures.entry(handler.to_owned()).or_default() += 1;
+        // One that was taken away meanwhile says nothing any more.
+        if let Some(reach) = world.reach.get_mut(handler) {
+            reach.failed(error, now);
+        }
     }
 
-    /// Records what became of one row of the outbox; says whether it arrived.
-    async fn settle(
-        &mut self,
-        origin: Origin,
+    /// Records what became of a bundle's rows of the outbox, all at once.
+    async fn settle(&mut self, bundle: &Bundle, result: &Result<Receipt, DeliveryError>) {
+        let mut settled = Vec::with_capacity(bundle.members.len());
+        let mut events = Vec::with_capacity(bundle.members.len());
+        for (origin, delivery) in &bundle.members {
+            let (settlement, event) = self.outcome(&bundle.notification, delivery, result);
+            let ticket = (*origin, delivery.id);
+            match settlement {
+                Settlement::Retry { .. } => {
+                    self.turns.tried(ticket, &delivery.notification, Instant::now());
+                }
+                _ => self.turns.settled(ticket, &delivery.notification),
+            }
+            settled.push((*origin, delivery.id, settlement));
+            events.push(event);
+        }
+        self.outbox.settle(settled).await;
+        Failpoint::AfterSettle.pass();
+        events.into_iter().for_each(|event| self.shared.tell(event));
+    }
+
+    /// What an attempt at `sent` means for one row of the outbox.
+    fn outcome(
+        &self,
+        sent: &Notification,
         delivery: &Delivery,
         result: &Result<Receipt, DeliveryError>,
-    ) -> bool {
+    ) -> (Settlement, MonitorEvent) {
         let notification = &delivery.notification;
         let (handler, key) = (self.handler.name().to_owned(), notification.key.clone());
-        let now = self.shared.clock.now();
-        let (settlement, event) = match result {
-            Ok(receipt) => (
-                Settlement::Delivered { at: now, receipt: receipt.clone() },
-                MonitorEvent::Delivered { handler, key },
-            ),
+        match result {
+            Ok(receipt) => {
+                let (at, receipt) = (self.shared.clock.now(), receipt.clone());
+                let event = MonitorEvent::Delivered { handler, key };
+                (Settlement::Delivered { at, receipt }, event)
+            }
             Err(error) => {
                 let due_time = self.shared.due_time();
-                let settlement = retry::after_failure(notification.attempt, error, due_time);
+                let out = Attempted { handler: &handler, key: &sent.key, attempt: sent.attempt };
+                let settlement = retry::after_failure(notification.attempt, out, error, due_time);
                 let dead = matches!(settlement, Settlement::Dead { .. });
                 let error = error.to_string();
                 (settlement, MonitorEvent::DeliveryFailed { handler, key, error, dead })
             }
-        };
-        let ticket = (origin, delivery.id);
-        match settlement {
-            Settlement::Retry { .. } => self.turns.tried(ticket, notification, Instant::now()),
-            _ => self.turns.settled(ticket, notification),
         }
-        let arrived = matches!(settlement, Settlement::Delivered { .. });
-        self.outbox.settle(origin, delivery.id, settlement).await;
-        self.shared.tell(event);
-        arrived
     }
 }

@@ -20,6 +20,8 @@ const REMEMBERED: usize = 8;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Drift {
     hash: Option<String>,
+    /// The store was not given them after all.
+    is_unsaid: bool,
     tools: usize,
     changes: VecDeque<(Timestamp, String)>,
     changed: Option<Change>,
@@ -43,8 +45,9 @@ impl Drift {
 
     /// Takes in lists that were read; says whether they are to be stored.
     pub(crate) fn read(&mut self, lists: &Lists, at: Timestamp) -> bool {
+        let is_unsaid = std::mem::take(&mut self.is_unsaid);
         if self.hash.as_ref() == Some(&lists.hash) {
-            return false;
+            return is_unsaid;
         }
         let (before, had) = (self.hash.replace(lists.hash.clone()), self.tools);
         self.tools = lists.tools.len();
@@ -68,6 +71,11 @@ impl Drift {
             .with("hash", lists.hash.clone());
         self.changed = Some(Change { at, told });
         true
+    }
+
+    /// What was to be stored was dropped: it is to be stored when it is read next.
+    pub(crate) fn was_dropped(&mut self) {
+        self.is_unsaid = true;
     }
 
     /// What is to be told of the lists at `now`.
@@ -130,6 +138,17 @@ mod tests {
         check("abab", ".ccu");
         check("abcabc", ".cccuu");
         check("ababbbbbbbbbbbbbb", ".ccuuuuuuuuuuuccc");
+    }
+
+    #[test]
+    fn lists_that_were_dropped_are_stored_when_they_are_read_again_and_are_no_change() {
+        let at = Timestamp::from_millis(0);
+        let lists = Lists { hash: "a".to_owned(), ..Lists::default() };
+        let mut drift = Drift::default();
+        assert!(drift.read(&lists, at) && !drift.read(&lists, at));
+        drift.was_dropped();
+        assert!(drift.read(&lists, at) && !drift.read(&lists, at));
+        assert!(drift.finding(at).is_none());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use mcpmon_alert::{DEPENDENCY_DOWN, MONITOR_OFFLINE, STORAGE_FAILING};
+use mcpmon_alert::{DELIVERY_FAILING, DEPENDENCY_DOWN, MONITOR_OFFLINE, STORAGE_FAILING};
+use mcpmon_core::Timestamp;
 use mcpmon_core::rule::MonitorFact;
 
 use crate::network::Network;
@@ -11,9 +12,9 @@ use crate::world::World;
 /// A rule's name and what it judges.
 pub(crate) type Fact = (&'static str, MonitorFact);
 
-/// Everything that is known now; one fact for each dependency that is no service, however many
-/// services need it.
-pub(crate) fn of(world: &World, network: &Network) -> Vec<Fact> {
+/// Everything that is known at `now`; one fact for each handler, and for each dependency that is no
+/// service, however many services need it.
+pub(crate) fn of(world: &World, network: &Network, now: Timestamp) -> Vec<Fact> {
     let report = &world.report;
     let offline = MonitorFact {
         failing: Some(network.is_offline()),
@@ -21,13 +22,16 @@ pub(crate) fn of(world: &World, network: &Network) -> Vec<Fact> {
         affected: u64::try_from(network.far_away().count()).unwrap_or(u64::MAX),
         ..MonitorFact::default()
     };
+    let low = report.storage_warning.as_ref().filter(|_| world.is_disk_low);
     let storage = MonitorFact {
-        failing: Some(report.store_error.is_some()),
-        detail: report.store_error.clone().unwrap_or_default(),
+        failing: Some(report.store_error.is_some() || world.is_disk_low),
+        detail: report.store_error.as_ref().or(low).cloned().unwrap_or_default(),
         affected: report.waiting_samples,
         ..MonitorFact::default()
     };
     let mut facts = vec![(MONITOR_OFFLINE, offline), (STORAGE_FAILING, storage)];
+    let reached = world.reach.iter().map(|(handler, reach)| reach.fact(handler, now));
+    facts.extend(reached.map(|fact| (DELIVERY_FAILING, fact)));
     facts.extend(dependencies(world).into_values().map(|fact| (DEPENDENCY_DOWN, fact)));
     facts
 }

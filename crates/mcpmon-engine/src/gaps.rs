@@ -43,6 +43,7 @@ impl Engine {
     fn set_back(&mut self, span: Duration) {
         tracing::warn!(?span, "The wall clock was set back");
         self.shared.clock_was_set_back(span);
+        self.repairs.set_back(span);
         for watched in self.shared.write().services.values_mut() {
             watched.window.set_back(span);
             watched.state.set_back(span);
@@ -114,6 +115,12 @@ impl Engine {
     /// The machine said whether it has a way out.
     pub(crate) fn told_of_network(&mut self, has_way_out: Option<bool>) {
         let turn = self.network.told(has_way_out, self.shared.clock.now());
+        self.network_turned(turn);
+    }
+
+    /// Services may have gone whose silence was taken for our own network's.
+    pub(crate) fn see_network(&mut self) {
+        let turn = self.network.look(self.shared.clock.now());
         self.network_turned(turn);
     }
 

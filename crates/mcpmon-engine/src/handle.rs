@@ -102,6 +102,7 @@ pub struct RunningMonitor {
     pub(crate) shared: Arc<Shared>,
     pub(crate) requests: mpsc::UnboundedSender<Request>,
     pub(crate) first_round: watch::Receiver<bool>,
+    pub(crate) first_verdicts: watch::Receiver<bool>,
     pub(crate) task: Option<JoinHandle<()>>,
 }
 
@@ -134,6 +135,14 @@ impl RunningMonitor {
     pub async fn first_round(&self) {
         let mut first_round = self.first_round.clone();
         let _ = first_round.wait_for(|done| *done).await;
+    }
+
+    /// Waits, beyond [`Self::first_round`], until what failed in it was asked again as often as it
+    /// takes to say that it is down, and that is stored and judged too. Where checks end by their
+    /// deadlines that is a few of them in a row, so put a bound to it.
+    pub async fn first_verdicts(&self) {
+        let mut first_verdicts = self.first_verdicts.clone();
+        let _ = first_verdicts.wait_for(|done| *done).await;
     }
 
     /// Every service, failing first, then by name.

@@ -15,10 +15,10 @@ use mcpmon_core::store::{
 use mcpmon_core::{FailureCode, Observation, Outcome, Question, SystemMetrics};
 use tokio::time::Instant;
 
+use crate::buffer::Unsaid;
 use crate::facts;
 use crate::needs;
-use crate::outbox::{ANSWER_WITHIN, unanswered};
-use crate::round::FirstRound;
+use crate::outbox::{ANSWER_WITHIN, Entry, unanswered};
 use crate::run::{Engine, LATE, Writing};
 use crate::signs;
 use crate::watcher::Observed;
@@ -41,7 +41,7 @@ impl Engine {
         }
         self.absolve(&service, &mut observed);
         self.amend(&service, &mut observed.observation);
-        let Observed { question, at, unproven, mut observation, .. } = observed;
+        let Observed { question, at, unproven, span, mut observation, .. } = observed;
         let shared = Arc::clone(&self.shared);
         let mut world = shared.write();
         let Some(watched) = world.services.get_mut(&service) else {
@@ -59,12 +59,16 @@ impl Engine {
         }
         watched.signs.sample(at, &observation);
         watched.note(question, raw, &observation, news);
+        if question != Question::Functional {
+            watched.heard(span.0);
+        }
         if observation.failure().is_none() {
             observation.findings.extend(watched.error_rate_finding(at));
             observation.findings.extend(watched.signs.findings(at));
         }
         let change = watched.count(question, unproven, &observation, at);
         let failures = watched.state.consecutive_failures;
+        self.repairs.checked(&watched.spec, question, at, span.0.into(), &observation);
         watched.dirty = true;
         if news {
             let record = CheckRecord::new(service.clone(), at, question, &observation);
@@ -106,6 +110,7 @@ impl Engine {
         if let Some(watched) = self.shared.write().services.get_mut(&observed.service) {
             watched.looked(observed.observation.dependencies);
         }
+        self.judge.needs_changed();
     }
 
     /// Names the failure of a check that is another, seen over time and over the fleet.
@@ -140,11 +145,13 @@ impl Engine {
 
     /// Asks now what this service depends on, down to the last.
     pub(crate) fn ask_needs(&self, service: &ServiceName) {
-        let world = self.shared.read();
+        let mut world = self.shared.write();
         let look = |name: &ServiceName| world.services.get(name).map(Watched::as_need);
         for name in needs::all_of(service, &look) {
-            if let Some(reins) = world.services.get(&name).and_then(Watched::reins) {
+            let Some(watched) = world.services.get_mut(&name) else { continue };
+            if let Some(reins) = &watched.reins {
                 reins.recheck(Duration::ZERO);
+                watched.is_awaited = true;
             }
         }
     }
@@ -177,7 +184,8 @@ impl Engine {
     /// Runs rules for what changed, and hands on what came of it.
     pub(crate) fn judge_services(&mut self) {
         if !self.settings.monitoring.alerts_enabled {
-            return;
+            // Repairs wait for dependencies all the same.
+            return self.judge.see_needs(&mut self.shared.write().services);
         }
         let now = self.shared.clock.now();
         let shared = Arc::clone(&self.shared);
@@ -186,7 +194,11 @@ impl Engine {
         let changed = std::mem::take(&mut self.host_dirty);
         let host = host.as_ref().map(|host| (&host.metrics, changed));
         let judged = self.judge.run(services, host, now);
-        let judged = judged.and(self.judge.run_facts(facts::of(&world, &self.network), now));
+        let mut judged =
+            judged.and(self.judge.run_facts(facts::of(&world, &self.network, now), now));
+        if self.judge.is_looking_around() && !world.services.values().any(Watched::awaits_looks) {
+            judged = judged.and(self.judge.looked_around(now));
+        }
         world.report.rule_failures_total += judged.rule_failures;
         for event in judged.events {
             match &event {
@@ -208,7 +220,7 @@ impl Engine {
     pub(crate) fn record(&mut self, transition: Option<Transition>) {
         if let Some(transition) = transition {
             self.commits_sent += 1;
-            let _ = self.transitions.send(transition);
+            let _ = self.transitions.send(Entry::Transition(Box::new(transition)));
         }
     }
 
@@ -224,12 +236,13 @@ impl Engine {
 
     /// Hands the buffer to the store, unless the batch before is still being written.
     pub(crate) fn write(&mut self) {
-        if let Some(writing) = &self.writing {
+        if let Some(since) = self.writing.as_ref().map(|writing| writing.since) {
             self.buffer.bound();
-            if writing.since.elapsed() > ANSWER_WITHIN {
+            self.see_dropped();
+            if since.elapsed() > ANSWER_WITHIN {
                 self.store_works = false;
                 self.store_failed(&unanswered());
-                self.first_round.batch_done();
+                self.batch_done();
             }
             return;
         }
@@ -255,11 +268,31 @@ impl Engine {
             Err(error) => {
                 self.store_works = false;
                 self.buffer.put_back(batch);
+                self.see_dropped();
                 self.store_failed(&error);
             }
         }
-        self.first_round.batch_done();
+        self.batch_done();
         self.see_first_round();
+    }
+
+    /// Has what was dropped said again, as soon as there is a word of its service.
+    fn see_dropped(&mut self) {
+        let Unsaid { facts, lists } = self.buffer.take_unsaid();
+        if facts.is_empty() && lists.is_empty() {
+            return;
+        }
+        let mut world = self.shared.write();
+        for name in facts {
+            if let Some(watched) = world.services.get_mut(&name) {
+                watched.facts = None;
+            }
+        }
+        for name in lists {
+            if let Some(watched) = world.services.get_mut(&name) {
+                watched.signs.drift.was_dropped();
+            }
+        }
     }
 
     /// Says so once samples can be written again and the incident log is owed nothing.
@@ -270,6 +303,7 @@ impl Engine {
         let mut world = self.shared.write();
         let recovered = world.report.store_error.take().is_some();
         world.report.waiting_samples = 0;
+        world.report.waiting_bytes = 0;
         drop(world);
         if recovered {
             self.tell(MonitorEvent::StoreRecovered);
@@ -278,9 +312,11 @@ impl Engine {
 
     pub(crate) fn store_failed(&mut self, error: &StoreError) {
         let (waiting, dropped) = (self.buffer.waiting(), self.buffer.dropped());
+        let bytes = self.buffer.bytes();
         let mut world = self.shared.write();
         let report = &mut world.report;
         report.waiting_samples = waiting;
+        report.waiting_bytes = bytes;
         report.dropped_samples_total = dropped;
         let error = error.to_string();
         if report.store_error.as_ref() != Some(&error) {
@@ -292,17 +328,25 @@ impl Engine {
     }
 
     /// Notes, right after everything was judged and what was seen handed on, whether that was the
-    /// whole first round.
+    /// whole first round, and whether what failed in it was asked often enough to say that it is
+    /// down.
     pub(crate) fn see_round_judged(&mut self) {
         // A store that does not work must not keep it from ending.
         let handed_on = self.buffer.batch.is_empty() || !self.store_works;
-        if self.first_round == FirstRound::Asking
-            && handed_on
-            && self.host_awaited_until.is_none_or(|until| Instant::now() >= until)
-            && self.shared.read().services.values().all(Watched::was_asked)
-        {
+        let host_known = self.host_awaited_until.is_none_or(|until| Instant::now() >= until);
+        if handed_on && host_known && self.first_verdicts.is_asking() {
+            let (asked, decided) = {
+                let world = self.shared.read();
+                let asked = world.services.values().all(Watched::was_asked);
+                (asked, asked && world.services.values().all(Watched::is_decided))
+            };
             let is_writing = self.writing.is_some() && self.store_works;
-            self.first_round.judged(self.commits_sent, is_writing);
+            if asked {
+                self.first_round.judged(self.commits_sent, is_writing);
+            }
+            if decided {
+                self.first_verdicts.judged(self.commits_sent, is_writing);
+            }
         }
         self.see_first_round();
     }
@@ -312,5 +356,14 @@ impl Engine {
         if self.first_round.ends(self.commits_done) {
             self.first_round_over.send_replace(true);
         }
+        if self.first_verdicts.ends(self.commits_done) {
+            self.first_verdicts_over.send_replace(true);
+        }
+    }
+
+    /// The batch being written was answered for.
+    fn batch_done(&mut self) {
+        self.first_round.batch_done();
+        self.first_verdicts.batch_done();
     }
 }

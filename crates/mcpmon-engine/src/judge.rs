@@ -1,16 +1,18 @@
 //! Rules run here: for what changed, and for what is due although nothing changed (a condition
 //! that has held for long enough, a reminder).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcpmon_alert::{AlertManager, Evaluated, Routing, RuleSet, ServiceView};
-use mcpmon_core::alert::{Acknowledgement, Alert, AlertState, Silence};
+use mcpmon_alert::{
+    AlertManager, DELIVERY_FAILING, DEPENDENCY_DOWN, Evaluated, Routing, RuleSet, ServiceView,
+};
+use mcpmon_core::alert::{Acknowledgement, Alert, AlertPhase, AlertState, Silence};
 use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::rule::MonitorFact;
 use mcpmon_core::service::ServiceName;
-use mcpmon_core::store::Transition;
+use mcpmon_core::store::{AlertRecord, Transition};
 use mcpmon_core::window::DEFAULT_WINDOW;
 use mcpmon_core::{Rule, Settings, SystemMetrics, Timestamp};
 
@@ -18,12 +20,14 @@ use crate::builder::StartError;
 use crate::facts::Fact;
 use crate::needs;
 use crate::panic::Guarded;
-use crate::world::Watched;
+use crate::world::{HeldUp, Watched};
 
 /// Attempts over which changes of the raw result are counted.
 const ATTEMPTS: usize = 20;
 /// What is so is judged at least this often, though nothing of it changes.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// What waited for a dependency is asked again within this time once that is well.
+const ASK_AGAIN_WITHIN: Duration = Duration::from_secs(2);
 
 /// The alert manager, and when it wants to be asked.
 pub(crate) struct Judge {
@@ -37,6 +41,10 @@ pub(crate) struct Judge {
     /// What was last judged of the monitor itself, and when it is due again.
     facts: BTreeMap<(&'static str, String), (MonitorFact, Option<Timestamp>)>,
     host_due: Option<Timestamp>,
+    /// Services came, went or need something else, or something they need was looked at.
+    needs_changed: bool,
+    /// Whether everything that services need was looked at once since the start.
+    looked_around: bool,
 }
 
 /// What a round of judging came to.
@@ -54,6 +62,16 @@ impl Judged {
         self.rule_failures += other.rule_failures;
         self.transition = merged(self.transition.take(), other.transition);
         self
+    }
+
+    /// Takes in what ended because nobody looks any more.
+    fn end(&mut self, transition: Transition) {
+        let ended = transition.alerts.iter().map(|alert| {
+            let record = AlertRecord { alert: alert.clone(), state: AlertPhase::Resolved };
+            MonitorEvent::AlertResolved(Box::new(record))
+        });
+        self.events.extend(ended);
+        self.transition = merged(self.transition.take(), worth_recording(transition));
     }
 
     fn add(&mut self, evaluated: Evaluated) {
@@ -76,14 +94,31 @@ fn merged(first: Option<Transition>, second: Option<Transition>) -> Option<Trans
     }
 }
 
-/// The services of which something they depend on is down.
-fn blocked(services: &BTreeMap<ServiceName, Watched>) -> BTreeSet<ServiceName> {
+/// Has alerts of services wait whose dependencies are down, or may be; and those whose dependencies
+/// are well again until they were asked once more, since what is known of them may come of it.
+fn hold_up(services: &mut BTreeMap<ServiceName, Watched>) {
     let look = |name: &ServiceName| services.get(name).map(Watched::as_need);
-    let dependent = services.iter().filter(|(_, watched)| !watched.spec.depends_on.is_empty());
-    dependent
-        .filter(|(name, _)| needs::blocker(name, &look).is_some())
-        .map(|(name, _)| name.clone())
-        .collect()
+    let dependent = services.iter().filter(|(_, watched)| {
+        !watched.spec.depends_on.is_empty() || watched.held_up == HeldUp::ByNeed
+    });
+    let found: Vec<(ServiceName, bool)> = dependent
+        .map(|(name, watched)| {
+            (name.clone(), watched.awaits_looks() || needs::holds_up(name, &look))
+        })
+        .filter(|(name, waits)| (services[name].held_up == HeldUp::ByNeed) != *waits)
+        .collect();
+    let now = tokio::time::Instant::now().into_std();
+    for (name, waits) in found {
+        let Some(watched) = services.get_mut(&name) else { continue };
+        watched.held_up = match (waits, &watched.reins) {
+            (true, _) => HeldUp::ByNeed,
+            (false, Some(reins)) => {
+                reins.recheck(ASK_AGAIN_WITHIN);
+                HeldUp::UntilAsked(now)
+            }
+            (false, None) => HeldUp::No,
+        };
+    }
 }
 
 fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
@@ -115,6 +150,8 @@ impl Judge {
             due: HashMap::new(),
             facts: BTreeMap::new(),
             host_due: None,
+            needs_changed: true,
+            looked_around: false,
         };
         judge.reconfigure(settings, handlers, Timestamp::default())?;
         Ok(judge)
@@ -142,7 +179,8 @@ impl Judge {
         Ok(worth_recording(self.manager.set_rules(rules, now)))
     }
 
-    /// Takes up stored states; those of rules and services that are gone end without a word.
+    /// Takes up stored states; alerts of rules and services that are gone end, and whoever was told
+    /// of them is told that.
     pub(crate) fn restore(
         &mut self,
         states: Vec<AlertState>,
@@ -159,6 +197,23 @@ impl Judge {
         self.manager.windows().last().copied().unwrap_or(DEFAULT_WINDOW)
     }
 
+    /// What services need, or what is known of that, changed.
+    pub(crate) fn needs_changed(&mut self) {
+        self.needs_changed = true;
+    }
+
+    /// Finds out whose alerts have to wait, where anything that decides it changed.
+    pub(crate) fn see_needs(&mut self, services: &mut BTreeMap<ServiceName, Watched>) {
+        let mut changed = std::mem::take(&mut self.needs_changed);
+        for watched in services.values_mut() {
+            let standing = watched.stands();
+            changed |= std::mem::replace(&mut watched.standing, standing) != standing;
+        }
+        if changed {
+            hold_up(services);
+        }
+    }
+
     /// Judges what changed or is due.
     pub(crate) fn run(
         &mut self,
@@ -167,7 +222,7 @@ impl Judge {
         now: Timestamp,
     ) -> Judged {
         let mut judged = Judged::default();
-        let blocked = blocked(services);
+        self.see_needs(services);
         for (name, watched) in services {
             // What was not looked at lately says nothing, and a reminder of it would lie.
             if watched.awaits_recheck || watched.maintained {
@@ -177,36 +232,79 @@ impl Judge {
             if !std::mem::take(&mut watched.dirty) && !due {
                 continue;
             }
-            let view = ServiceView {
-                labels: &watched.spec.labels,
-                limits: Some(&watched.spec.limits),
-                failure: watched.state.failure.as_ref(),
-                findings: &watched.state.findings,
-                result_changes: watched.window.result_changes(ATTEMPTS),
-                since: Some(watched.state.since),
-                suppressed: blocked.contains(name),
-                ..ServiceView::default()
-            };
-            let metrics = |span| watched.metrics(span, now);
-            let evaluated = self.manager.evaluate_service(name, view, metrics, now);
-            let mut next_due = evaluated.next_due;
-            judged.add(evaluated);
-            for (tool, window) in &watched.tools {
-                let metrics = |span| window.metrics((name, tool), self.slow_call, span, now);
-                let evaluated = self.manager.evaluate_tool(name, tool, view, metrics, now);
-                next_due = earlier(next_due, evaluated.next_due);
-                judged.add(evaluated);
-            }
-            match next_due {
-                Some(due) => drop(self.due.insert(name.clone(), due)),
-                None => drop(self.due.remove(name)),
-            }
+            let suppressed = watched.held_up != HeldUp::No;
+            judged = judged.and(self.run_one(name, watched, suppressed, now));
         }
-        let host_due = self.host_due.is_some_and(|due| due <= now);
-        if let Some((metrics, _)) = host.filter(|(_, changed)| *changed || host_due) {
+        if let Some((metrics, changed)) = host {
+            judged = judged.and(self.run_host(metrics, changed, now));
+        }
+        judged
+    }
+
+    /// Judges the machine, if its numbers changed or something is due.
+    pub(crate) fn run_host(
+        &mut self,
+        metrics: &SystemMetrics,
+        changed: bool,
+        now: Timestamp,
+    ) -> Judged {
+        let mut judged = Judged::default();
+        if changed || self.host_due.is_some_and(|due| due <= now) {
             let evaluated = self.manager.evaluate_host(metrics, now);
             self.host_due = evaluated.next_due;
             judged.add(evaluated);
+        }
+        judged
+    }
+
+    /// When something is due although nothing changes.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.due.values().copied().chain(self.host_due).min()
+    }
+
+    /// The services for which something is due.
+    pub(crate) fn due_at(&self, now: Timestamp) -> impl Iterator<Item = ServiceName> + '_ {
+        self.due.iter().filter(move |(_, due)| **due <= now).map(|(name, _)| name.clone())
+    }
+
+    /// What was due for a service waits until something of it changes.
+    pub(crate) fn put_off(&mut self, service: &ServiceName) {
+        self.due.remove(service);
+    }
+
+    /// Judges one service and its tools; says when it is due again.
+    pub(crate) fn run_one(
+        &mut self,
+        name: &ServiceName,
+        watched: &Watched,
+        suppressed: bool,
+        now: Timestamp,
+    ) -> Judged {
+        let view = ServiceView {
+            labels: &watched.spec.labels,
+            limits: Some(&watched.spec.limits),
+            failure: watched.state.failure.as_ref(),
+            findings: &watched.state.findings,
+            result_changes: watched.window.result_changes(ATTEMPTS),
+            since: Some(watched.state.since),
+            usual: watched.baseline.usual(now),
+            repair_given_up: watched.repair_given_up,
+            suppressed,
+        };
+        let mut judged = Judged::default();
+        let metrics = |span| watched.metrics(span, now);
+        let evaluated = self.manager.evaluate_service(name, view, metrics, now);
+        let mut next_due = evaluated.next_due;
+        judged.add(evaluated);
+        for (tool, window) in &watched.tools {
+            let metrics = |span| window.metrics((name, tool), self.slow_call, span, now);
+            let evaluated = self.manager.evaluate_tool(name, tool, view, metrics, now);
+            next_due = earlier(next_due, evaluated.next_due);
+            judged.add(evaluated);
+        }
+        match next_due {
+            Some(due) => drop(self.due.insert(name.clone(), due)),
+            None => drop(self.due.remove(name)),
         }
         judged
     }
@@ -240,11 +338,45 @@ impl Judge {
             };
             self.facts.insert(key, (fact, due));
         }
-        for ((rule, _), (known, _)) in gone {
-            let over = MonitorFact { failing: Some(false), ..known };
-            judged.add(self.manager.evaluate_fact(rule, &over, now));
+        for (rule, subject) in gone.into_keys() {
+            judged.end(self.manager.forget_fact(rule, &subject, now));
         }
         judged
+    }
+
+    /// Everything that services need was looked at once: what an alert from before the start is
+    /// about and nobody needs any more is over.
+    pub(crate) fn looked_around(&mut self, now: Timestamp) -> Judged {
+        let mut judged = Judged::default();
+        if std::mem::replace(&mut self.looked_around, true) {
+            return judged;
+        }
+        for subject in self.manager.open_subjects(DEPENDENCY_DOWN) {
+            if !self.facts.contains_key(&(DEPENDENCY_DOWN, subject.clone())) {
+                judged.end(self.manager.forget_fact(DEPENDENCY_DOWN, &subject, now));
+            }
+        }
+        judged
+    }
+
+    /// The handlers of the start are fed: that a message to one that is gone since the last run
+    /// did not get through is over.
+    pub(crate) fn fed(
+        &mut self,
+        is_fed: impl Fn(&str) -> bool,
+        now: Timestamp,
+    ) -> Option<Transition> {
+        let mut gone = self.manager.open_subjects(DELIVERY_FAILING);
+        gone.retain(|handler| !is_fed(handler));
+        gone.iter().fold(None, |ended, handler| {
+            let one = self.manager.forget_fact(DELIVERY_FAILING, handler, now);
+            merged(ended, worth_recording(one))
+        })
+    }
+
+    /// Whether [`Self::looked_around`] has still to be said.
+    pub(crate) fn is_looking_around(&self) -> bool {
+        !self.looked_around
     }
 
     pub(crate) fn add_rule(&mut self, rule: Arc<dyn Rule>) {
@@ -283,6 +415,12 @@ impl Judge {
         self.manager.acknowledge(alert, acknowledgement, now)
     }
 
+    /// The services this rule's alerts fire for, those of their tools among them.
+    pub(crate) fn firing_for<'a>(&'a self, rule: &'a str) -> impl Iterator<Item = &'a ServiceName> {
+        let of_rule = self.manager.open().filter(move |state| state.key.rule == rule);
+        of_rule.filter_map(|state| state.key.service.as_ref())
+    }
+
     /// Alerts this handler was told of that still fire.
     pub(crate) fn open_for(&self, handler: &str) -> Vec<Alert> {
         self.manager.open_for(handler)
@@ -303,6 +441,7 @@ impl Judge {
     /// A service is no longer watched.
     pub(crate) fn forget(&mut self, service: &ServiceName, now: Timestamp) -> Option<Transition> {
         self.due.remove(service);
+        self.needs_changed = true;
         worth_recording(self.manager.forget(service, now))
     }
 }

@@ -4,12 +4,14 @@
 //! chosen by whoever builds the [`Monitor`]. One task holds all state and takes events one after
 //! the other; everything that waits (probes, store, handlers) runs in tasks of its own.
 
+mod baseline;
 mod buffer;
 mod builder;
 mod bundle;
 mod deliver;
 mod drift;
 mod facts;
+mod failpoint;
 mod gaps;
 mod handle;
 mod handover;
@@ -26,7 +28,11 @@ mod outbox;
 mod panic;
 mod pools;
 mod pulse;
+mod reach;
+mod remediate;
+mod replay;
 mod retry;
+mod room;
 mod round;
 mod run;
 mod schedule;
@@ -40,4 +46,5 @@ mod world;
 
 pub use builder::{Monitor, MonitorBuilder, StartError};
 pub use handle::{Change, RunningMonitor};
-pub use memory::{MEMORY_SPAN, MemoryStore};
+pub use memory::{MEMORY_CHECKS, MEMORY_SPAN, MemoryStore};
+pub use replay::{Replay, ReplayError, ReplayReport, ReplayedAlert, ReplayedMessage, RuleSummary};

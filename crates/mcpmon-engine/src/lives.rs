@@ -55,6 +55,11 @@ impl Lives {
         died_young
     }
 
+    /// The process was ended by us: how long it lived says nothing of it.
+    pub(crate) fn cut_short(&mut self) {
+        self.born = None;
+    }
+
     /// Whether the good checks of the process there is now count for nothing yet.
     pub(crate) fn is_unproven(&self) -> bool {
         self.habit() > 0

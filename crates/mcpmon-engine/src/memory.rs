@@ -1,31 +1,47 @@
-//! A store that forgets: everything of the last 24 hours, in memory.
+//! A store that forgets: the last 24 hours, in memory, and in so much of it.
 //!
 //! It stands in where a library user gives no store, and takes over the outbox while the real one
-//! cannot be written.
+//! cannot be written. It answers from what it holds, without copying it first: a question holds up
+//! a writer for as long as it takes to count a day of one service.
 
-use std::collections::{BTreeMap, VecDeque};
+mod incidents;
+mod records;
+
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mcpmon_core::alert::{Alert, AlertKey, AlertPhase, AlertState, Silence};
 use mcpmon_core::monitor::MonitorCommand;
+use mcpmon_core::observation::Conversation;
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::state::StatusChange;
+use mcpmon_core::store::history::{Summarizer, edges, points, reach};
+use mcpmon_core::store::hours::{hour_begins, hour_of};
 use mcpmon_core::store::{
-    AlertQuery, AlertRecord, AuditEntry, Batch, CheckRecord, CommandQueue, Cursor, Delivery,
-    HostRecord, IncidentLog, ListRecord, Page, PrunePlan, Pruned, RecordQuery, SampleStore,
-    ServiceFacts, Settlement, StoreError, StoredService, Transition,
+    Batch, CheckRecord, CommandQueue, History, HistoryQuery, HostRecord, HourSample, HoursQuery,
+    ListRecord, Page, PrunePlan, Pruned, RecordQuery, SampleStore, ServiceFacts, ServiceHours,
+    StoreError, StoredService, Summary,
 };
 use mcpmon_core::{Failure, Finding, Status, Timestamp};
 
+pub(crate) use self::incidents::Fate;
+use self::incidents::Incidents;
+use self::records::{Place, Series, page};
+
 /// How far back it remembers.
 pub const MEMORY_SPAN: Duration = Duration::from_secs(24 * 3_600);
+/// Checks it holds at most, of all services together: 100 services asked every 30 s for a day.
+/// Beyond that the oldest go before they are a day old.
+pub const MEMORY_CHECKS: usize = 300_000;
 
-/// Deliveries that were given up, alerts and audit entries kept at most.
-const KEPT_INCIDENTS: usize = 10_000;
+/// What is old is looked for once time has moved on by so much.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// Commands that may wait; more means that nobody takes them.
+const MOST_COMMANDS: usize = 10_000;
 
-/// A [`mcpmon_core::store::Store`] in memory that keeps 24 hours.
+/// A [`mcpmon_core::store::Store`] in memory that keeps 24 hours, and at most [`MEMORY_CHECKS`]
+/// checks, 10,000 ended alerts and 10,000 messages that wait for their handler.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     inner: Mutex<Inner>,
@@ -33,24 +49,18 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct Inner {
-    next_tie: i64,
-    checks: VecDeque<(i64, CheckRecord)>,
-    changes: VecDeque<(i64, StatusChange)>,
-    host: VecDeque<(i64, HostRecord)>,
+    last_tie: i64,
     services: BTreeMap<ServiceName, Known>,
-    lists: BTreeMap<ServiceName, ListRecord>,
-    states: BTreeMap<AlertKey, AlertState>,
-    alerts: Vec<Alert>,
-    next_delivery: i64,
-    outbox: Vec<Delivery>,
-    /// Keys once queued, so that a transition given twice queues nothing twice.
-    queued: BTreeMap<(String, String), i64>,
-    dead: Vec<Delivery>,
-    silences: BTreeMap<String, Silence>,
-    audit: Vec<AuditEntry>,
+    /// Checks of all services.
+    checks: usize,
+    host: Series<HostRecord>,
+    /// Up to when what is old was looked for.
+    forgotten_at: Timestamp,
+    incidents: Incidents,
     commands: Vec<MonitorCommand>,
 }
 
+/// One service.
 #[derive(Debug, Default)]
 struct Known {
     facts: Option<ServiceFacts>,
@@ -58,7 +68,13 @@ struct Known {
     since: Timestamp,
     failure: Option<Failure>,
     findings: Vec<Finding>,
+    /// The one appended last, whatever its time.
     last_check: Option<CheckRecord>,
+    checks: Series<CheckRecord>,
+    changes: Series<StatusChange>,
+    lists: Option<ListRecord>,
+    /// Whether anything but its lists was seen.
+    is_seen: bool,
 }
 
 impl MemoryStore {
@@ -74,315 +90,313 @@ impl MemoryStore {
 
 impl Inner {
     fn tie(&mut self) -> i64 {
-        self.next_tie += 1;
-        self.next_tie
+        self.last_tie += 1;
+        self.last_tie
     }
 
-    /// Drops from the front only, as every append does it; a record out of order goes a little
-    /// later than it might.
-    fn forget_before(&mut self, start: Timestamp) {
-        pop_older(&mut self.checks, start, |check| check.at);
-        pop_older(&mut self.changes, start, |change| change.at);
-        pop_older(&mut self.host, start, |sample| sample.at);
+    fn seen(&mut self, service: &ServiceName) -> &mut Known {
+        let known = self.services.entry(service.clone()).or_default();
+        known.is_seen = true;
+        known
     }
-}
 
-fn pop_older<T>(records: &mut VecDeque<(i64, T)>, start: Timestamp, at: impl Fn(&T) -> Timestamp) {
-    while records.front().is_some_and(|(_, record)| at(record) < start) {
-        records.pop_front();
-    }
-}
-
-/// Records arrive nearly, not strictly, in order of time.
-fn drop_older<T>(
-    records: &mut VecDeque<(i64, T)>,
-    start: Timestamp,
-    at: impl Fn(&T) -> Timestamp,
-) -> u64 {
-    let before = records.len();
-    records.retain(|(_, record)| at(record) >= start);
-    (before - records.len()) as u64
-}
-
-/// One page of records in order of time, ties in order of arrival.
-fn page<T: Clone>(
-    records: &VecDeque<(i64, T)>,
-    query: &RecordQuery,
-    at: impl Fn(&T) -> Timestamp,
-    wanted: impl Fn(&T) -> bool,
-) -> Page<T> {
-    let limit = query.limit.clamp(1, RecordQuery::LARGEST_PAGE);
-    let mut found: Vec<(Timestamp, i64, &T)> = records
-        .iter()
-        .map(|(tie, record)| (at(record), *tie, record))
-        .filter(|(at, tie, record)| {
-            query.since.is_none_or(|since| *at >= since)
-                && query.until.is_none_or(|until| *at < until)
-                && query.after.is_none_or(|after| (*at, *tie) > (after.at, after.tie))
-                && wanted(record)
-        })
-        .collect();
-    found.sort_by_key(|(at, tie, _)| (*at, *tie));
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|(at, tie, _)| Cursor { at: *at, tie: *tie });
-    Page { items: found.into_iter().map(|(_, _, record)| record.clone()).collect(), next }
-}
-
-#[async_trait]
-impl SampleStore for MemoryStore {
-    async fn append(&self, batch: &Batch) -> Result<(), StoreError> {
-        let mut inner = self.lock();
+    fn append(&mut self, batch: &Batch) {
         for check in &batch.checks {
-            let tie = inner.tie();
-            inner.services.entry(check.service.clone()).or_default().last_check =
-                Some(check.clone());
-            inner.checks.push_back((tie, check.clone()));
+            let tie = self.tie();
+            let known = self.seen(&check.service);
+            known.last_check = Some(check.clone());
+            known.checks.insert(tie, check.clone());
+            self.checks += 1;
         }
         for change in &batch.changes {
-            let tie = inner.tie();
-            let known = inner.services.entry(change.service.clone()).or_default();
+            let tie = self.tie();
+            let known = self.seen(&change.service);
             known.status = change.status;
             known.since = change.since;
             known.failure.clone_from(&change.failure);
             known.findings.clone_from(&change.findings);
-            inner.changes.push_back((tie, change.clone()));
+            known.changes.insert(tie, change.clone());
         }
         for facts in &batch.facts {
-            inner.services.entry(facts.service.clone()).or_default().facts = Some(facts.clone());
+            self.seen(&facts.service).facts = Some(facts.clone());
         }
         for record in &batch.lists {
-            let known = inner.lists.get(&record.service);
-            if known.is_none_or(|known| known.lists.hash != record.lists.hash) {
-                inner.lists.insert(record.service.clone(), record.clone());
+            let known = self.services.entry(record.service.clone()).or_default();
+            if known.lists.as_ref().is_none_or(|known| known.lists.hash != record.lists.hash) {
+                known.lists = Some(record.clone());
             }
         }
         for sample in &batch.host {
-            let tie = inner.tie();
-            inner.host.push_back((tie, sample.clone()));
+            let tie = self.tie();
+            self.host.insert(tie, sample.clone());
         }
-        let newest = inner.checks.back().map(|(_, check)| check.at);
-        if let Some(newest) = newest.max(inner.host.back().map(|(_, sample)| sample.at)) {
-            inner.forget_before(newest.saturating_sub(MEMORY_SPAN));
+        let moments = batch.checks.iter().map(|check| check.at);
+        let newest = moments.chain(batch.host.iter().map(|sample| sample.at)).max();
+        if let Some(newest) = newest
+            && (newest.since(self.forgotten_at) >= FORGET_EVERY || newest < self.forgotten_at)
+        {
+            self.forgotten_at = newest;
+            self.forget_before(newest.saturating_sub(MEMORY_SPAN));
         }
-        Ok(())
+        self.crowd_out(MEMORY_CHECKS);
     }
 
-    async fn services(&self) -> Result<Vec<StoredService>, StoreError> {
-        let inner = self.lock();
-        let stored = inner.services.iter().map(|(name, known)| StoredService {
-            facts: known.facts.clone().unwrap_or_else(|| ServiceFacts {
+    fn forget_before(&mut self, start: Timestamp) {
+        self.drop_checks((start, i64::MIN));
+        self.host.drop_before((start, i64::MIN));
+        self.drop_changes(start);
+    }
+
+    fn drop_checks(&mut self, first: Place) -> u64 {
+        let dropped = self.services.values_mut().map(|known| known.checks.drop_before(first)).sum();
+        self.checks = self.services.values().map(|known| known.checks.len()).sum();
+        dropped
+    }
+
+    fn drop_changes(&mut self, before: Timestamp) -> u64 {
+        self.services.values_mut().map(|known| known.changes.drop_superseded(before)).sum()
+    }
+
+    /// Of more checks than `most` the oldest go, and a sixteenth beside them, so that a full memory
+    /// is not searched at every append.
+    fn crowd_out(&mut self, most: usize) -> u64 {
+        if self.checks <= most {
+            return 0;
+        }
+        let surplus = (self.checks - most + most / 16).min(self.checks);
+        let mut places: Vec<Place> =
+            self.services.values().flat_map(|known| known.checks.places()).collect();
+        let first = if surplus < places.len() {
+            *places.select_nth_unstable(surplus).1
+        } else {
+            (Timestamp::from_millis(i64::MAX), i64::MAX)
+        };
+        self.drop_checks(first)
+    }
+}
+
+impl Known {
+    fn reach(&self) -> Duration {
+        self.facts.as_ref().map_or_else(|| reach(None), ServiceFacts::reach)
+    }
+
+    /// What is told of it between edges, the last of which is `until`.
+    fn summaries(&self, edges: &[i64], until: Timestamp) -> Vec<Summary> {
+        let mut summarizer = Summarizer::new(edges.to_vec(), self.reach());
+        let ever = Timestamp::from_millis(i64::MIN);
+        for change in self.changes.between(ever, until) {
+            summarizer.change(change.at, change.status);
+        }
+        let first = summarizer.first_voucher();
+        for check in self.checks.between(first, until) {
+            summarizer.check(check.at, check.status, check.code, check.latency);
+        }
+        summarizer.finish()
+    }
+
+    /// The whole hours a baseline asks for.
+    fn hours(&self, query: &HoursQuery) -> Vec<HourSample> {
+        let mut hours: BTreeMap<i64, Summary> = BTreeMap::new();
+        let all = self.checks.between(hour_begins(query.since), hour_begins(query.until));
+        for check in all.filter(|check| query.wants(hour_of(check.at))) {
+            let hour = hours.entry(hour_of(check.at)).or_default();
+            hour.record(check.status, check.code, check.latency);
+        }
+        hours.into_iter().map(|(hour, summary)| HourSample::of(hour, &summary)).collect()
+    }
+
+    fn stored(&self, name: &ServiceName) -> StoredService {
+        StoredService {
+            facts: self.facts.clone().unwrap_or_else(|| ServiceFacts {
                 service: name.clone(),
                 transport: String::new(),
-                conversation: mcpmon_core::observation::Conversation::default(),
+                conversation: Conversation::default(),
                 tools_count: None,
                 restarts: 0,
                 available_since: None,
                 watched: true,
                 check_interval_ms: None,
+                tool_list_tokens: None,
             }),
-            status: known.status,
-            since: known.since,
-            failure: known.failure.clone(),
-            findings: known.findings.clone(),
-            last_check: known.last_check.clone(),
-        });
-        Ok(stored.collect())
+            status: self.status,
+            since: self.since,
+            failure: self.failure.clone(),
+            findings: self.findings.clone(),
+            last_check: self.last_check.clone(),
+        }
+    }
+}
+
+/// The series a question is about: those of one service, or of all.
+fn series_of<'a, T: 'a>(
+    services: &'a BTreeMap<ServiceName, Known>,
+    query: &RecordQuery,
+    of: impl Fn(&'a Known) -> &'a Series<T>,
+) -> Vec<&'a Series<T>> {
+    match &query.service {
+        Some(service) => services.get(service).map(of).into_iter().collect(),
+        None => services.values().map(of).collect(),
+    }
+}
+
+#[async_trait]
+impl SampleStore for MemoryStore {
+    async fn append(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.lock().append(batch);
+        Ok(())
+    }
+
+    async fn services(&self) -> Result<Vec<StoredService>, StoreError> {
+        let inner = self.lock();
+        let seen = inner.services.iter().filter(|(_, known)| known.is_seen);
+        Ok(seen.map(|(name, known)| known.stored(name)).collect())
     }
 
     async fn checks(&self, query: &RecordQuery) -> Result<Page<CheckRecord>, StoreError> {
-        let wanted =
-            |check: &CheckRecord| query.service.as_ref().is_none_or(|s| *s == check.service);
-        Ok(page(&self.lock().checks, query, |check| check.at, wanted))
+        let inner = self.lock();
+        let series = series_of(&inner.services, query, |known| &known.checks);
+        Ok(page(series.into_iter(), query))
     }
 
     async fn changes(&self, query: &RecordQuery) -> Result<Page<StatusChange>, StoreError> {
-        let wanted =
-            |change: &StatusChange| query.service.as_ref().is_none_or(|s| *s == change.service);
-        Ok(page(&self.lock().changes, query, |change| change.at, wanted))
+        let inner = self.lock();
+        let series = series_of(&inner.services, query, |known| &known.changes);
+        Ok(page(series.into_iter(), query))
     }
 
     async fn host(&self, query: &RecordQuery) -> Result<Page<HostRecord>, StoreError> {
-        Ok(page(&self.lock().host, query, |sample| sample.at, |_| true))
+        Ok(page(std::iter::once(&self.lock().host), query))
     }
 
     async fn last_host(&self) -> Result<Option<HostRecord>, StoreError> {
-        Ok(self.lock().host.back().map(|(_, sample)| sample.clone()))
+        Ok(self.lock().host.last().cloned())
     }
 
     async fn lists(&self, service: &ServiceName) -> Result<Option<ListRecord>, StoreError> {
-        Ok(self.lock().lists.get(service).cloned())
+        Ok(self.lock().services.get(service).and_then(|known| known.lists.clone()))
+    }
+
+    async fn history(&self, query: &HistoryQuery) -> Result<History, StoreError> {
+        let (edges, step) = edges(query.since, query.until, query.step);
+        let inner = self.lock();
+        let nobody = Known::default();
+        let known = inner.services.get(&query.service).unwrap_or(&nobody);
+        Ok(History { points: points(&edges, known.summaries(&edges, query.until)), step })
+    }
+
+    async fn summaries(
+        &self,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(ServiceName, Summary)>, StoreError> {
+        let (edges, _) = edges(since, until, None);
+        let inner = self.lock();
+        let seen = inner.services.iter().filter(|(_, known)| known.is_seen);
+        let whole = |known: &Known| known.summaries(&edges, until).pop().unwrap_or_default();
+        Ok(seen.map(|(name, known)| (name.clone(), whole(known))).collect())
+    }
+
+    async fn last_checks(
+        &self,
+        service: &ServiceName,
+        count: usize,
+    ) -> Result<Vec<CheckRecord>, StoreError> {
+        let inner = self.lock();
+        let Some(known) = inner.services.get(service) else { return Ok(Vec::new()) };
+        Ok(known.checks.newest(count.min(RecordQuery::LARGEST_PAGE)).cloned().collect())
+    }
+
+    async fn hours(&self, query: &HoursQuery) -> Result<Vec<ServiceHours>, StoreError> {
+        let inner = self.lock();
+        let services = query.services.iter().filter_map(|name| {
+            let known = inner.services.get(name)?;
+            Some((name.clone(), known.hours(query)))
+        });
+        Ok(services.filter(|(_, hours)| !hours.is_empty()).collect())
     }
 
     async fn prune(&self, plan: &PrunePlan) -> Result<Pruned, StoreError> {
         let mut inner = self.lock();
         let mut rows = 0;
         if let Some(before) = plan.checks_before {
-            rows += drop_older(&mut inner.checks, before, |check| check.at);
-            rows += drop_older(&mut inner.host, before, |sample| sample.at);
+            rows += inner.drop_checks((before, i64::MIN));
+            rows += inner.host.drop_before((before, i64::MIN));
         }
         if let Some(before) = plan.quarters_before {
-            rows += drop_older(&mut inner.changes, before, |change| change.at);
+            rows += inner.drop_changes(before);
         }
         if let Some(before) = plan.incidents_before {
-            let kept = inner.alerts.len();
-            inner.alerts.retain(|alert| alert.resolved_at.is_none_or(|at| at >= before));
-            rows += (kept - inner.alerts.len()) as u64;
+            rows += inner.incidents.prune(before);
+        }
+        if let Some(most) = plan.most_bytes {
+            let each = size_of::<(i64, CheckRecord)>() as u64;
+            rows += inner.crowd_out(usize::try_from(most / each).unwrap_or(usize::MAX));
         }
         Ok(Pruned { rows, more: false })
     }
 }
 
 #[async_trait]
-impl IncidentLog for MemoryStore {
-    async fn states(&self) -> Result<Vec<AlertState>, StoreError> {
-        Ok(self.lock().states.values().cloned().collect())
-    }
-
-    async fn commit(&self, transition: &Transition) -> Result<(), StoreError> {
-        let mut inner = self.lock();
-        for state in &transition.states {
-            inner.states.insert(state.key.clone(), state.clone());
-        }
-        for alert in &transition.alerts {
-            match inner.alerts.iter_mut().find(|known| known.id == alert.id) {
-                Some(known) => known.clone_from(alert),
-                None => inner.alerts.push(alert.clone()),
-            }
-        }
-        if inner.alerts.len() > KEPT_INCIDENTS {
-            let surplus = inner.alerts.len() - KEPT_INCIDENTS;
-            inner.alerts.drain(..surplus);
-        }
-        for new in &transition.deliveries {
-            let key = (new.handler.clone(), new.notification.key.clone());
-            if inner.queued.contains_key(&key) {
-                continue;
-            }
-            inner.next_delivery += 1;
-            let id = inner.next_delivery;
-            inner.queued.insert(key, id);
-            inner.outbox.push(Delivery {
-                id,
-                handler: new.handler.clone(),
-                notification: new.notification.clone(),
-                queued_at: transition.at,
-                due_at: transition.at,
-                last_error: None,
-            });
-        }
-        if inner.queued.len() > KEPT_INCIDENTS {
-            let oldest = inner.next_delivery - KEPT_INCIDENTS as i64 / 2;
-            inner.queued.retain(|_, id| *id > oldest);
-        }
-        Ok(())
-    }
-
-    async fn due(
-        &self,
-        handler: &str,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Delivery>, StoreError> {
-        let inner = self.lock();
-        let due = inner
-            .outbox
-            .iter()
-            .filter(|delivery| delivery.handler == handler && delivery.due_at <= now);
-        Ok(due.take(limit).cloned().collect())
-    }
-
-    async fn settle(&self, delivery: i64, settlement: &Settlement) -> Result<(), StoreError> {
-        let mut inner = self.lock();
-        let Some(at) = inner.outbox.iter().position(|known| known.id == delivery) else {
-            return Ok(());
-        };
-        match settlement {
-            Settlement::Retry { due_at, error } => {
-                let known = &mut inner.outbox[at];
-                known.due_at = *due_at;
-                known.last_error = Some(error.clone());
-                known.notification.attempt += 1;
-            }
-            Settlement::Dead { error, .. } => {
-                let mut known = inner.outbox.remove(at);
-                known.last_error = Some(error.clone());
-                inner.dead.push(known);
-                if inner.dead.len() > KEPT_INCIDENTS {
-                    inner.dead.remove(0);
-                }
-            }
-            // Delivered, and whatever else ends it.
-            _ => {
-                inner.outbox.remove(at);
-            }
-        }
-        Ok(())
-    }
-
-    async fn alerts(&self, query: &AlertQuery) -> Result<Vec<AlertRecord>, StoreError> {
-        let inner = self.lock();
-        let mut found: Vec<AlertRecord> = inner
-            .alerts
-            .iter()
-            .filter(|alert| {
-                let last = alert.resolved_at.unwrap_or(alert.timestamp).max(alert.timestamp);
-                (!query.active || alert.resolved_at.is_none())
-                    && query.since.is_none_or(|since| last >= since)
-                    && query.until.is_none_or(|until| alert.timestamp < until)
-                    && query.service.as_ref().is_none_or(|s| alert.service_name.as_ref() == Some(s))
-            })
-            .map(|alert| AlertRecord {
-                alert: alert.clone(),
-                state: match alert.resolved_at {
-                    Some(_) => AlertPhase::Resolved,
-                    None => AlertPhase::Firing,
-                },
-            })
-            .collect();
-        found.sort_by(|a, b| {
-            b.alert.timestamp.cmp(&a.alert.timestamp).then_with(|| b.alert.id.cmp(&a.alert.id))
-        });
-        found.truncate(query.limit);
-        Ok(found)
-    }
-
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<Delivery>, StoreError> {
-        Ok(self.lock().dead.iter().rev().take(limit).cloned().collect())
-    }
-
-    async fn silences(&self, now: Timestamp) -> Result<Vec<Silence>, StoreError> {
-        let inner = self.lock();
-        Ok(inner.silences.values().filter(|silence| silence.ends_at > now).cloned().collect())
-    }
-
-    async fn put_silence(&self, silence: &Silence) -> Result<(), StoreError> {
-        self.lock().silences.insert(silence.id.clone(), silence.clone());
-        Ok(())
-    }
-
-    async fn record(&self, entry: &AuditEntry) -> Result<(), StoreError> {
-        let mut inner = self.lock();
-        inner.audit.push(entry.clone());
-        if inner.audit.len() > KEPT_INCIDENTS {
-            inner.audit.remove(0);
-        }
-        Ok(())
-    }
-
-    async fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
-        Ok(self.lock().audit.iter().rev().take(limit).cloned().collect())
-    }
-}
-
-#[async_trait]
 impl CommandQueue for MemoryStore {
     async fn submit(&self, command: &MonitorCommand) -> Result<(), StoreError> {
-        self.lock().commands.push(command.clone());
+        let mut inner = self.lock();
+        if inner.commands.len() >= MOST_COMMANDS {
+            return Err(StoreError::Other("too many commands wait already".into()));
+        }
+        inner.commands.push(command.clone());
         Ok(())
+    }
+
+    async fn pending(&self) -> Result<Vec<MonitorCommand>, StoreError> {
+        Ok(self.lock().commands.clone())
     }
 
     async fn take(&self) -> Result<Vec<MonitorCommand>, StoreError> {
         Ok(std::mem::take(&mut self.lock().commands))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mcpmon_testkit::{START, samples};
+
+    fn checks(of: impl Iterator<Item = u64>) -> Batch {
+        let at = |second| START.saturating_add(Duration::from_secs(second));
+        Batch { checks: of.map(|s| samples::check("files", at(s))).collect(), ..Batch::default() }
+    }
+
+    async fn held(store: &MemoryStore) -> (Timestamp, Timestamp, usize) {
+        let inner = store.lock();
+        let series = &inner.services[&ServiceName::from("files")].checks;
+        let first = series.places().next().unwrap().0;
+        assert_eq!(inner.checks, series.len());
+        (first, series.last().unwrap().at, series.len())
+    }
+
+    #[tokio::test]
+    async fn a_day_is_held_and_the_day_before_is_not() {
+        let store = MemoryStore::new();
+        store.append(&checks((0..48 * 60).map(|minute| minute * 60))).await.unwrap();
+        let (first, last, count) = held(&store).await;
+        assert_eq!(last.since(first), MEMORY_SPAN);
+        assert_eq!(count, 24 * 60 + 1);
+    }
+
+    #[tokio::test]
+    async fn a_day_of_too_much_is_cut_at_its_old_end() {
+        let store = MemoryStore::new();
+        let most = MEMORY_CHECKS as u64;
+        for part in 0..6 {
+            // Several to a second: what is dropped is told apart by more than its time.
+            let range = part * most / 4..(part + 1) * most / 4;
+            store.append(&checks(range.map(|n| n / 100))).await.unwrap();
+            let (_, last, count) = held(&store).await;
+            assert!(count <= MEMORY_CHECKS, "{count}");
+            let newest =
+                START.saturating_add(Duration::from_secs(((part + 1) * most / 4 - 1) / 100));
+            assert_eq!(last, newest);
+        }
+        assert!(held(&store).await.2 >= MEMORY_CHECKS * 15 / 16 - 1);
     }
 }

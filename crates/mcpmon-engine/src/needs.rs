@@ -27,6 +27,8 @@ pub(crate) struct Need<'a> {
     /// What was last seen of the dependencies that are no services.
     pub(crate) looked_at: &'a [DependencyObservation],
     pub(crate) is_down: bool,
+    /// Whether it is being asked and what it says is not known yet: it may be down.
+    pub(crate) is_unsure: bool,
     /// Why it is, for people.
     pub(crate) problem: Option<&'a str>,
 }
@@ -46,6 +48,17 @@ pub(crate) fn blocker<'a>(
 ) -> Option<Blocker> {
     let mut seen = BTreeSet::from([service.clone()]);
     deepest(service, service, look, &mut seen)
+}
+
+/// Whether alerts of `service` have to wait, because something it needs is down or may be: what is
+/// being asked has not answered yet, and what has just begun to fail may be going down.
+pub(crate) fn holds_up<'a>(
+    service: &ServiceName,
+    look: &impl Fn(&ServiceName) -> Option<Need<'a>>,
+) -> bool {
+    let is_unsure = |name: &ServiceName| look(name).is_some_and(|need| need.is_unsure);
+    blocker(service, look).is_some()
+        || all_of(service, look).iter().any(|name| is_unsure(name) && !reaches(name, service, look))
 }
 
 fn deepest<'a>(
@@ -148,6 +161,7 @@ mod tests {
                 depends_on,
                 looked_at,
                 is_down: *is_down,
+                is_unsure: false,
                 problem: None,
             })
         };
@@ -173,6 +187,33 @@ mod tests {
         check("a!>b b!>c c!>a", None);
         check("a!>b b!>a,c c!", Some("c"));
         check("a!>a", None);
+    }
+
+    #[test]
+    fn alerts_wait_for_what_may_be_down_but_not_for_those_that_wait_for_them() {
+        let check = |needs: &[(&str, &[&str])], unsure: &str, waits: bool| {
+            let services: BTreeMap<ServiceName, Vec<String>> = needs
+                .iter()
+                .map(|(name, needs)| {
+                    ((*name).into(), needs.iter().map(|need| (*need).to_owned()).collect())
+                })
+                .collect();
+            let look = |name: &ServiceName| {
+                services.get(name).map(|depends_on| Need {
+                    depends_on,
+                    looked_at: &[],
+                    is_down: false,
+                    is_unsure: name.as_str() == unsure,
+                    problem: None,
+                })
+            };
+            assert_eq!(holds_up(&"a".into(), &look), waits, "{needs:?} {unsure}");
+        };
+        check(&[("a", &["b"]), ("b", &[])], "", false);
+        check(&[("a", &["b"]), ("b", &[])], "b", true);
+        check(&[("a", &["b"]), ("b", &["c"]), ("c", &[])], "c", true);
+        check(&[("a", &["b"]), ("b", &["a"])], "b", false);
+        check(&[("a", &["b"]), ("b", &[])], "a", false);
     }
 
     #[test]

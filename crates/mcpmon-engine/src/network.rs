@@ -82,21 +82,33 @@ pub(crate) struct Network {
     /// The machine's own word.
     has_way_out: Option<bool>,
     offline: bool,
+    /// Services were taken away since it was last told whether the network is there.
+    lessened: bool,
 }
 
 impl Network {
     /// A service is asked from now on, or asked at another place.
     pub(crate) fn watch(&mut self, spec: &ServiceSpec) {
+        let origin = origin(spec);
+        if origin.is_some() && self.origins.get(&spec.name) == origin.as_ref() {
+            return;
+        }
         self.forget(&spec.name);
-        if let Some(origin) = origin(spec) {
+        if let Some(origin) = origin {
             self.origins.insert(spec.name.clone(), origin);
         }
     }
 
-    /// A service is asked no more.
+    /// A service is asked no more. What follows, [`Self::look`] says.
     pub(crate) fn forget(&mut self, service: &ServiceName) {
-        self.origins.remove(service);
+        self.lessened |= self.origins.remove(service).is_some();
         self.closed.remove(service);
+    }
+
+    /// Whether the network turned because services are asked no more: without those that could not
+    /// be reached nothing may be left that says it is gone.
+    pub(crate) fn look(&mut self, now: Timestamp) -> Option<Turn> {
+        std::mem::take(&mut self.lessened).then(|| self.turn(now)).flatten()
     }
 
     pub(crate) fn is_offline(&self) -> bool {
@@ -204,8 +216,9 @@ impl Network {
             return false;
         }
         let closed = self.closed_origins().len();
-        let all = self.origins.values().collect::<BTreeSet<_>>().len();
-        closed >= FEWEST_ORIGINS && closed >= all.min(ENOUGH_ORIGINS)
+        // A host that is new while we are offline was not reached either.
+        let all = || self.origins.values().collect::<BTreeSet<_>>().len();
+        closed >= FEWEST_ORIGINS && (self.offline || closed >= all().min(ENOUGH_ORIGINS))
     }
 }
 
@@ -291,6 +304,25 @@ mod tests {
         assert_eq!(way(Some(FailureCode::Unauthorized)), Way::Open);
         assert_eq!(way(Some(FailureCode::MonitorOverloaded)), Way::Untold);
         assert_eq!(way(None), Way::Open);
+    }
+
+    #[test]
+    fn without_those_that_could_not_be_reached_nothing_says_it_is_gone() {
+        let spec = |host: &str| ServiceSpec::http(host, format!("http://{host}.test/"));
+        let at = Timestamp::from_millis;
+        let mut network = Network::default();
+        ["a", "b", "c"].map(spec).iter().for_each(|spec| network.watch(spec));
+        assert_eq!(network.look(at(0)), None);
+        for host in ["a", "b", "c"] {
+            network.heard(&host.into(), Way::Closed, at(1));
+        }
+        // What comes new, or is asked anew at the same place, changes nothing of it.
+        ["a", "d"].map(spec).iter().for_each(|spec| network.watch(spec));
+        assert_eq!(network.heard(&"b".into(), Way::Closed, at(2)), None);
+        assert_eq!((network.look(at(3)), network.is_offline()), (None, true));
+        network.forget(&"a".into());
+        assert_eq!((network.look(at(4)), network.is_offline()), (Some(Turn::Found), false));
+        assert_eq!(network.look(at(5)), None);
     }
 
     #[test]

@@ -40,6 +40,8 @@ impl Engine {
             watched.awaits_recheck = false;
             // Nobody looks any more, so nothing is known to be down.
             watched.looked_at.clear();
+            watched.is_awaited = false;
+            self.judge.needs_changed();
             self.network.forget(&name);
             if watched.spec.mode == WatchMode::Passive {
                 tracing::info!(service = %name, "Passive: never asked, only seen through the tap");
@@ -163,8 +165,43 @@ impl Engine {
                 self.record(Some(transition));
                 Ok(())
             }
+            MonitorCommand::Redeliver { handler } => {
+                if !self.feeders.contains_key(&handler) {
+                    return Err(CommandError::NoSuchHandler(handler));
+                }
+                self.clear_given_up(handler, true);
+                Ok(())
+            }
+            MonitorCommand::ForgetUndelivered { handler } => {
+                self.clear_given_up(handler, false);
+                Ok(())
+            }
             _ => Err(CommandError::Unsupported("carry out this command")),
         }
+    }
+
+    /// Has what was given up for a handler sent once more, or forgotten.
+    fn clear_given_up(&self, handler: String, again: bool) {
+        let (outbox, queued) = (Arc::clone(&self.outbox), Arc::clone(&self.queued));
+        let now = self.shared.due_time();
+        tokio::spawn(async move {
+            let cleared = match again {
+                true => outbox.revive(&handler, now).await,
+                false => outbox.discard(&handler).await,
+            };
+            match cleared {
+                Ok(messages) if again => {
+                    tracing::info!(%handler, messages, "What was given up is sent once more");
+                    queued.notify_waiters();
+                }
+                Ok(messages) => {
+                    tracing::info!(%handler, messages, "What was given up is forgotten");
+                }
+                Err(error) => {
+                    tracing::warn!(%handler, %error, "What was given up stays as it is; ask again");
+                }
+            }
+        });
     }
 
     /// Has a silence written, so that it holds after a restart too. It holds at once, whether or
@@ -232,6 +269,7 @@ impl Engine {
         let ended = self.judge.reconfigure(&change.settings, &handlers, now)?;
         self.record_ended(ended);
         self.settings = change.settings;
+        self.repairs.reconfigure(&self.settings);
         self.windows = Windows::new(&self.settings);
         self.buffer.set_limit(self.settings.data_collection.metrics_buffer_size);
         self.host_enabled.send_replace(self.settings.performance_enabled());
@@ -296,6 +334,7 @@ impl Engine {
         let Some(reins) = &watched.reins else { return false };
         watched.spec = Arc::new(spec.clone());
         watched.dirty = true;
+        self.windows.look_again();
         reins.retime(Arc::clone(&watched.spec));
         true
     }
@@ -317,9 +356,11 @@ impl Engine {
             watched.signs.let_in = false;
         }
         watched.looked_at.retain(|looked| spec.depends_on.contains(&looked.dependency));
+        watched.maintained = self.windows.holds(&spec, now);
         watched.spec = spec;
         watched.generation = generation;
         watched.dirty = true;
+        self.judge.needs_changed();
         let ended = self.wake(watched, spread, now);
         drop(world);
         self.record_ended(ended);

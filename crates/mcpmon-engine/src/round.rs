@@ -27,6 +27,11 @@ impl FirstRound {
         }
     }
 
+    /// Whether it still waits for services to be asked.
+    pub(crate) fn is_asking(self) -> bool {
+        self == Self::Asking
+    }
+
     /// The batch being written was answered for: written, or known not to be.
     pub(crate) fn batch_done(&mut self) {
         if let Self::Storing { batch, .. } = self {

@@ -10,27 +10,29 @@ use mcpmon_core::contract::MonitorReport;
 use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::service::{ServiceName, ServiceSpec};
 use mcpmon_core::state::StatusChange;
-use mcpmon_core::store::{
-    AlertQuery, Batch, RecordQuery, Retention, Store, StoreError, Transition,
-};
+use mcpmon_core::store::{AlertQuery, Batch, RecordQuery, Retention, Store, StoreError};
 use mcpmon_core::window::RING_SPAN;
 use mcpmon_core::{Handler, ProbeFactory, Settings};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
+use crate::baseline;
 use crate::buffer::SampleBuffer;
 use crate::builder::{MonitorBuilder, StartError};
 use crate::deliver::{Deliverer, Feeder};
+use crate::failpoint::Failpoint;
 use crate::handle::{Request, RunningMonitor, Shared};
 use crate::handover::Departures;
 use crate::judge::Judge;
 use crate::lag::Lags;
 use crate::maintain::Windows;
 use crate::network::Network;
-use crate::outbox::Outbox;
+use crate::outbox::{Entry, Outbox};
 use crate::pools::Pools;
 use crate::pulse::{Pulse, is_gap};
+use crate::reach::Reach;
+use crate::remediate::{Acted, Repairs};
 use crate::round::FirstRound;
 use crate::schedule::Schedule;
 use crate::upkeep::{self, HostNews};
@@ -49,6 +51,9 @@ const FLUSH_WITHIN: Duration = Duration::from_millis(2_500);
 pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(9);
 /// The machine is measured over a second; a disk that hangs must not hold the first round up.
 const HOST_WITHIN: Duration = Duration::from_secs(5);
+/// A handler may be away for so long, because it is renamed and named back or added only after the
+/// start, until what waits for it is given up.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 /// Events a slow subscriber may be behind before it misses some.
 const EVENT_BACKLOG: usize = 4_096;
 /// Results that may wait for the loop before watchers wait.
@@ -61,6 +66,7 @@ enum Event {
     Request(Request),
     Written(Batch, Result<(), StoreError>),
     Committed(Result<(), StoreError>),
+    Acted(Result<Acted, JoinError>),
     Tick,
 }
 
@@ -78,6 +84,7 @@ pub(crate) struct Engine {
     pub(crate) windows: Windows,
     pub(crate) factory: Arc<dyn ProbeFactory>,
     pub(crate) judge: Judge,
+    pub(crate) repairs: Repairs,
     pub(crate) buffer: SampleBuffer,
     pub(crate) pools: Pools,
     pub(crate) pulse: Pulse,
@@ -90,17 +97,22 @@ pub(crate) struct Engine {
     pub(crate) writing: Option<Writing>,
     /// Whether the last batch was written.
     pub(crate) store_works: bool,
-    pub(crate) transitions: mpsc::UnboundedSender<Transition>,
+    pub(crate) transitions: mpsc::UnboundedSender<Entry>,
     pub(crate) committed: mpsc::UnboundedReceiver<Result<(), StoreError>>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) queued: Arc<Notify>,
     pub(crate) feeders: HashMap<String, Feeder>,
+    /// Handlers came or went; what waits for those that are gone is given up then.
+    pub(crate) give_up_at: Option<Instant>,
     pub(crate) deliverers: JoinSet<()>,
     pub(crate) leaving_deliverers: Departures<String>,
     pub(crate) host_enabled: watch::Sender<bool>,
     pub(crate) retention: watch::Sender<Retention>,
     pub(crate) first_round: FirstRound,
     pub(crate) first_round_over: watch::Sender<bool>,
+    /// The same for the verdicts on what failed in it.
+    pub(crate) first_verdicts: FirstRound,
+    pub(crate) first_verdicts_over: watch::Sender<bool>,
     /// Transitions given to be written, and those answered for, since the start.
     pub(crate) commits_sent: u64,
     pub(crate) commits_done: u64,
@@ -153,13 +165,15 @@ pub(crate) async fn start(
     let (host_enabled, host_switch) = watch::channel(parts.settings.performance_enabled());
     let (retention, retention_setting) = watch::channel(Retention::from_settings(&parts.settings));
     let (first_round_over, first_round) = watch::channel(false);
+    let (first_verdicts_over, first_verdicts) = watch::channel(false);
     let outbox = Arc::new(Outbox::new(Arc::clone(&store)));
     let queued = Arc::new(Notify::new());
 
     let mut upkeep = JoinSet::new();
-    upkeep.spawn(upkeep::prune(Arc::clone(&store), Arc::clone(&parts.clock), retention_setting));
+    upkeep.spawn(upkeep::prune(Arc::clone(&shared), retention_setting));
     upkeep.spawn(upkeep::take_commands(Arc::clone(&store), requests.clone()));
     upkeep.spawn(upkeep::pay(Arc::clone(&outbox)));
+    upkeep.spawn(baseline::keep(Arc::clone(&shared)));
     let measures_host = parts.host.is_some() && parts.settings.performance_enabled();
     if let Some(host) = parts.host.take() {
         upkeep.spawn(upkeep::measure(host, host_switch, samples));
@@ -167,6 +181,7 @@ pub(crate) async fn start(
     let committer =
         tokio::spawn(commit_all(Arc::clone(&outbox), transition_queue, done, Arc::clone(&queued)));
 
+    let repairs = Repairs::new(parts.remedy.take(), &parts.settings, Arc::clone(&store));
     let mut engine = Engine {
         shared: Arc::clone(&shared),
         events,
@@ -179,6 +194,7 @@ pub(crate) async fn start(
         settings: parts.settings,
         factory,
         judge,
+        repairs,
         generation: 0,
         reports,
         watchers: JoinSet::new(),
@@ -190,25 +206,31 @@ pub(crate) async fn start(
         outbox,
         queued,
         feeders: HashMap::new(),
+        give_up_at: Some(Instant::now() + GIVE_UP_AFTER),
         deliverers: JoinSet::new(),
         leaving_deliverers: Departures::default(),
         host_enabled,
         retention,
         first_round: FirstRound::Asking,
         first_round_over,
+        first_verdicts: FirstRound::Asking,
+        first_verdicts_over,
         commits_sent: 0,
         commits_done: 0,
         host_dirty: false,
         host_awaited_until: measures_host.then(|| Instant::now() + HOST_WITHIN),
     };
     engine.take_up(parts.services, now).await?;
+    engine.restore_repairs(now).await?;
     engine.record_ended(ended);
     for handler in parts.handlers {
         engine.feed(handler);
     }
+    let ended = engine.judge.fed(|handler| engine.feeders.contains_key(handler), now);
+    engine.record_ended(ended);
     let task =
         tokio::spawn(engine.run(report_queue, sample_queue, request_queue, upkeep, committer));
-    Ok(RunningMonitor { shared, requests, first_round, task: Some(task) })
+    Ok(RunningMonitor { shared, requests, first_round, first_verdicts, task: Some(task) })
 }
 
 /// A service that was left alone for longer than any timetable would leave it, because no monitor
@@ -224,12 +246,26 @@ fn interrupted(watched: &mut Watched, now: mcpmon_core::Timestamp) -> Option<Sta
 /// Writes transitions in order, at once.
 async fn commit_all(
     outbox: Arc<Outbox>,
-    mut transitions: mpsc::UnboundedReceiver<Transition>,
+    mut transitions: mpsc::UnboundedReceiver<Entry>,
     done: mpsc::UnboundedSender<Result<(), StoreError>>,
     queued: Arc<Notify>,
 ) {
-    while let Some(transition) = transitions.recv().await {
+    while let Some(entry) = transitions.recv().await {
+        let transition = match entry {
+            Entry::Transition(transition) => *transition,
+            Entry::Handlers(handlers, at) => {
+                outbox.give_up_for_others(handlers, at).await;
+                continue;
+            }
+        };
+        let tells = !transition.deliveries.is_empty();
+        if tells {
+            Failpoint::BeforeCommit.pass();
+        }
         let result = outbox.commit(transition).await;
+        if tells {
+            Failpoint::AfterCommit.pass();
+        }
         queued.notify_waiters();
         if done.send(result).is_err() {
             return;
@@ -290,6 +326,9 @@ impl Engine {
         for (name, mut one) in watched {
             let change = interrupted(&mut one, now);
             self.note_change(change);
+            // Alerts are written at once and statuses with the next batch: after a crash what is
+            // known of a service may be older than its alert, and must not be held against it.
+            one.awaits_recheck = true;
             let ended = self.wake(&mut one, spread, now);
             self.record_ended(ended);
             self.shared.write().services.insert(name, one);
@@ -301,6 +340,7 @@ impl Engine {
     pub(crate) fn feed(&mut self, handler: Arc<dyn Handler>) {
         let name = handler.name().to_owned();
         self.stop_feeding(&name);
+        self.outbox.is_there(&name);
         let open = self.judge.open_for(&name);
         if std::panic::catch_unwind(AssertUnwindSafe(|| handler.resume(&open))).is_err() {
             tracing::error!(handler = %name, "Handler panicked taking up open alerts");
@@ -313,7 +353,16 @@ impl Engine {
             self.leaving_deliverers.take(&name),
         );
         self.deliverers.spawn(deliverer.run());
+        self.shared.write().reach.insert(name.clone(), Reach::default());
         self.feeders.insert(name, feeder);
+    }
+
+    /// Gives up what waits for handlers that have been gone for a while.
+    fn see_leftovers(&mut self) {
+        if self.give_up_at.take_if(|at| *at <= Instant::now()).is_some() {
+            let handlers = self.feeders.keys().cloned().collect();
+            let _ = self.transitions.send(Entry::Handlers(handlers, self.shared.clock.now()));
+        }
     }
 
     /// Gives one handler nothing more; says whether there was one. What it is taking now it may
@@ -323,6 +372,8 @@ impl Engine {
             return false;
         };
         self.leaving_deliverers.note(name.to_owned(), feeder.dismiss());
+        self.give_up_at = Some(Instant::now() + GIVE_UP_AFTER);
+        self.shared.write().reach.remove(name);
         true
     }
 
@@ -356,6 +407,7 @@ impl Engine {
                     }
                 },
                 Some(_) = self.watchers.join_next() => continue,
+                Some(acted) = self.repairs.next_acted() => Event::Acted(acted),
                 Some(_) = self.deliverers.join_next() => continue,
             };
             self.see_time();
@@ -378,9 +430,13 @@ impl Engine {
                 }
                 self.see_first_round();
             }
+            Event::Acted(acted) => self.acted(acted),
             Event::Tick => {
                 self.see_maintenance();
+                self.see_network();
+                self.see_leftovers();
                 self.judge_services();
+                self.see_repairs();
                 self.write();
                 self.see_recovery();
                 self.see_round_judged();
@@ -399,6 +455,7 @@ impl Engine {
         for watched in self.shared.write().services.values_mut() {
             watched.reins = None;
         }
+        let records = self.repairs.end();
         let closing_ends = Instant::now() + CLOSE_WITHIN;
         while !self.watchers.is_empty() {
             tokio::select! {
@@ -416,13 +473,22 @@ impl Engine {
             self.observed(observed);
         }
         self.judge_services();
-        let Self { shared, buffer, writing, transitions, feeders, deliverers, .. } = self;
+        let Self { shared, buffer, writing, transitions, feeders, deliverers, outbox, .. } = self;
         // Lets the committer end once everything is written.
         drop(transitions);
         let flush_ends = Instant::now() + FLUSH_WITHIN;
         let samples = timeout_at(flush_ends, flush(buffer, writing, &*shared.store));
-        let messages = timeout_at(flush_ends, last_messages(committer, feeders, deliverers));
-        let (samples, messages) = tokio::join!(samples, messages);
+        let messages =
+            timeout_at(flush_ends, last_messages(committer, feeders, deliverers, outbox));
+        let repairs = timeout_at(flush_ends, async {
+            if let Some(records) = records {
+                let _ = records.await;
+            }
+        });
+        let (samples, messages, repairs) = tokio::join!(samples, messages, repairs);
+        if repairs.is_err() {
+            tracing::error!("The last records of repairs could not be written in time");
+        }
         if samples.is_err() {
             tracing::error!("The last samples could not be written in time");
         }
@@ -453,10 +519,21 @@ async fn last_messages(
     committer: JoinHandle<()>,
     feeders: HashMap<String, Feeder>,
     mut deliverers: JoinSet<()>,
+    outbox: Arc<Outbox>,
 ) {
     let _ = committer.await;
     feeders.values().for_each(Feeder::finish);
-    while deliverers.join_next().await.is_some() {}
+    // A handler that hangs must not keep the log from getting what it is owed, nor the log the
+    // handlers; what was delivered meanwhile is settled after it.
+    let delivered = async { while deliverers.join_next().await.is_some() {} };
+    let (paid, ()) = tokio::join!(outbox.pay(), delivered);
+    let result = match paid {
+        Ok(()) => outbox.pay().await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        tracing::warn!(%error, "Some notifications could not be kept for the next start");
+    }
 }
 
 /// The result of the batch being written; never, while none is.

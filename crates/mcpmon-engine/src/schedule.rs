@@ -155,6 +155,13 @@ impl Schedule {
         self.recheck = Some(self.recheck.map_or(at, |recheck| recheck.min(at)));
     }
 
+    /// What was held was ended, so that the next check begins anew, which it does now.
+    pub(crate) fn released(&mut self, now: Instant) {
+        self.lives.cut_short();
+        self.start_not_before = None;
+        self.recheck = Some(now);
+    }
+
     /// Over which span the starts of `count` services are spread.
     pub(crate) fn spread(count: usize, interval: Duration) -> Duration {
         let spacing = START_SPACING * u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX);

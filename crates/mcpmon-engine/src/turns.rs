@@ -1,10 +1,14 @@
 //! Messages about one alert reach a handler in the order they were queued: nobody is told that
 //! something is over and then, by a second attempt, that it has begun.
+//!
+//! Other messages about the same service keep their order too, but not at any price: a far side
+//! that is busy for a moment does not turn cause and consequence around, and one message it never
+//! takes silences no service. A digest waits for no other alert's message: it is of many services.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use mcpmon_core::Notification;
+use mcpmon_core::{Notification, ServiceName};
 use tokio::time::Instant;
 
 use crate::outbox::Origin;
@@ -14,34 +18,55 @@ use crate::retry::LONGEST_PAUSE;
 /// nothing.
 const LOST_AFTER: Duration = LONGEST_PAUSE.saturating_mul(3);
 
+/// Messages about other alerts of a service wait so long for one that was put off.
+const SERVICE_WAITS: Duration = Duration::from_secs(60);
+
 /// The outbox's name for a message.
 pub(crate) type Ticket = (Origin, i64);
 
-/// Which messages wait for another attempt, by alert.
+/// Which messages wait for another attempt, by alert and by service, and until when they hold up
+/// others.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     waiting: HashMap<String, (Ticket, Instant)>,
+    services: HashMap<ServiceName, (Ticket, Instant)>,
 }
 
 impl Turns {
-    /// Whether no earlier message about the same alerts waits for another attempt, beside those
-    /// that go out with this one.
+    /// Whether no earlier message about the same alerts or, for a single alert, its service waits
+    /// for another attempt, beside those that go out with this one.
     pub(crate) fn is_next(
         &self,
         tickets: &HashSet<Ticket>,
         message: &Notification,
         now: Instant,
     ) -> bool {
-        message.alerts.iter().all(|alert| match self.waiting.get(&alert.id) {
-            Some((first, until)) => tickets.contains(first) || *until <= now,
-            None => true,
-        })
+        let is_free = |waiting: Option<&(Ticket, Instant)>| {
+            waiting.is_none_or(|(first, until)| tickets.contains(first) || *until <= now)
+        };
+        let service = match message.alerts.as_slice() {
+            [alert] => alert.service_name.as_ref(),
+            _ => None,
+        };
+        message.alerts.iter().all(|alert| is_free(self.waiting.get(&alert.id)))
+            && service.is_none_or(|service| is_free(self.services.get(service)))
     }
 
     /// The message will be tried again; later ones about its alerts wait for it.
     pub(crate) fn tried(&mut self, ticket: Ticket, message: &Notification, now: Instant) {
         for alert in &message.alerts {
             self.waiting.insert(alert.id.clone(), (ticket, now + LOST_AFTER));
+            if let Some(service) = &alert.service_name {
+                let held_by = self.services.entry(service.clone());
+                // A second refusal holds up nobody for longer; after the span it is another's turn.
+                held_by
+                    .and_modify(|(first, until)| {
+                        if *first != ticket && *until <= now {
+                            (*first, *until) = (ticket, now + SERVICE_WAITS);
+                        }
+                    })
+                    .or_insert((ticket, now + SERVICE_WAITS));
+            }
         }
     }
 
@@ -50,6 +75,11 @@ impl Turns {
         for alert in &message.alerts {
             if self.waiting.get(&alert.id).is_some_and(|(first, _)| *first == ticket) {
                 self.waiting.remove(&alert.id);
+            }
+            if let Some(service) = &alert.service_name
+                && self.services.get(service).is_some_and(|(first, _)| *first == ticket)
+            {
+                self.services.remove(service);
             }
         }
     }
@@ -79,5 +109,28 @@ mod tests {
         turns.settled(firing, &begin);
         assert!(turns.is_next(&[resolved].into(), &end, now));
         assert!(turns.waiting.is_empty());
+    }
+
+    #[test]
+    fn another_alert_of_the_service_waits_a_minute_and_a_digest_not_at_all() {
+        let (first, second) = ((Origin::Log, 1), (Origin::Log, 2));
+        let down = samples::notification("down", NotificationKind::Firing);
+        let mut slow = samples::notification("slow", NotificationKind::Firing);
+        slow.alerts[0] = samples::alert("slow_response", "files");
+        let mut digest = samples::notification("digest", NotificationKind::Digest);
+        digest.alerts[0] = samples::alert("high_error_rate", "files");
+        let now = Instant::now();
+        let mut turns = Turns::default();
+        turns.tried(first, &down, now);
+        assert!(!turns.is_next(&[second].into(), &slow, now));
+        assert!(turns.is_next(&[second].into(), &digest, now));
+        // It goes on being refused, and holds up nobody for longer by that.
+        turns.tried(first, &down, now + SERVICE_WAITS / 2);
+        assert!(turns.is_next(&[second].into(), &slow, now + SERVICE_WAITS));
+        turns.tried(first, &down, now + SERVICE_WAITS);
+        assert!(turns.is_next(&[second].into(), &slow, now + SERVICE_WAITS));
+        turns.settled(first, &down);
+        assert!(turns.is_next(&[second].into(), &slow, now));
+        assert!(turns.services.is_empty());
     }
 }

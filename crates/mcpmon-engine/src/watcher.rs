@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use mcpmon_core::remedy::Grip;
 use mcpmon_core::service::{ServiceName, ServiceSpec, Transport};
 use mcpmon_core::{
     Clock, Failure, FailureCode, Observation, Phase, Probe, ProbeFactory, Question, Timestamp,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::handover::{Departure, Presence, presence};
@@ -58,6 +59,8 @@ enum Order {
     Recheck(Duration),
     /// From now on these are its times; the session goes on.
     Retime(Arc<ServiceSpec>),
+    /// End what is held, and begin anew.
+    Release(oneshot::Sender<()>),
 }
 
 /// The loop's end of a [`Watcher`]. Dropped, it sends the watcher away.
@@ -83,9 +86,29 @@ impl Reins {
         let _ = self.orders.send(Order::Retime(spec));
     }
 
+    /// What ends the session without sending the watcher away.
+    pub(crate) fn grip(&self) -> Arc<dyn Grip> {
+        Arc::new(Orders(self.orders.downgrade()))
+    }
+
     /// Sends the watcher away; tells when its session is ended and it is gone.
     pub(crate) fn dismiss(self) -> Departure {
         self.departure
+    }
+}
+
+/// Reaches a watcher as long as there is one, and keeps none.
+struct Orders(mpsc::WeakUnboundedSender<Order>);
+
+#[async_trait]
+impl Grip for Orders {
+    async fn release(&self) -> bool {
+        let (done, released) = oneshot::channel();
+        let Some(orders) = self.0.upgrade() else { return false };
+        let sent = orders.send(Order::Release(done));
+        // Held on to, it would keep a watcher that was sent away.
+        drop(orders);
+        sent.is_ok() && released.await.is_ok()
     }
 }
 
@@ -108,6 +131,8 @@ pub(crate) struct Assignment {
 pub(crate) struct Watcher {
     work: Assignment,
     orders: mpsc::UnboundedReceiver<Order>,
+    /// Who waits for the session to be ended.
+    release: Option<oneshot::Sender<()>>,
     _presence: Presence,
 }
 
@@ -115,7 +140,10 @@ impl Watcher {
     pub(crate) fn new(work: Assignment) -> (Self, Reins) {
         let (sender, orders) = mpsc::unbounded_channel();
         let (presence, departure) = presence();
-        (Self { work, orders, _presence: presence }, Reins { orders: sender, departure })
+        (
+            Self { work, orders, release: None, _presence: presence },
+            Reins { orders: sender, departure },
+        )
     }
 
     /// Runs until it is sent away; then the probe is closed and nothing of it is alive.
@@ -143,6 +171,12 @@ impl Watcher {
         let pool = self.work.pools.of(&spec.transport);
         let mut ready = !spawns;
         loop {
+            if let Some(released) = self.release.take() {
+                self.end_session(probe).await;
+                ready = !spawns;
+                schedule.released(tokio::time::Instant::now().into_std());
+                let _ = released.send(());
+            }
             let due = schedule.next(tokio::time::Instant::now().into_std());
             tokio::select! {
                 biased;
@@ -203,12 +237,23 @@ impl Watcher {
         }
     }
 
+    /// Ends what is held; a probe that cannot is thrown away, which kills what it started.
+    async fn end_session(&self, probe: &mut Box<dyn Probe>) {
+        let closing = timeout(CLOSE_WITHIN, unpanicked(probe.close()));
+        if !matches!(closing.await, Ok(Some(()))) {
+            *probe = self.work.probe();
+        }
+    }
+
     fn obey(&mut self, order: Order, schedule: &mut Schedule) {
         match order {
             Order::Ask(question) => schedule.want(question),
             Order::Recheck(spread) => {
                 schedule.recheck_within(spread, tokio::time::Instant::now().into_std());
             }
+            // Who asked for it may have given up waiting, and the session may be well by now.
+            Order::Release(released) if released.is_closed() => {}
+            Order::Release(released) => self.release = Some(released),
             Order::Retime(spec) => {
                 schedule.retime(&spec.limits, tokio::time::Instant::now().into_std());
                 self.work.spec = spec;
@@ -331,4 +376,36 @@ impl Probe for NoProbe {
     }
 
     async fn close(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mcpmon_testkit::{ScriptedFactory, TokioClock};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_not_ended_for_somebody_who_no_longer_waits() {
+        let (reports, _observed) = mpsc::channel(1);
+        let work = Assignment {
+            spec: Arc::new(ServiceSpec::stdio("a", "server", ["--stdio"])),
+            generation: 1,
+            spread: Duration::ZERO,
+            starts: StartTimes::default(),
+            factory: Arc::new(ScriptedFactory::new()),
+            clock: Arc::new(TokioClock::default()),
+            pools: Pools::new(),
+            reports,
+            after: None,
+        };
+        let now = tokio::time::Instant::now().into_std();
+        let mut schedule = Schedule::new(&work.spec, StartTimes::default(), now, Duration::ZERO);
+        let (mut watcher, _reins) = Watcher::new(work);
+        let (done, released) = oneshot::channel();
+        drop(released);
+        watcher.obey(Order::Release(done), &mut schedule);
+        assert!(watcher.release.is_none());
+        let (done, _released) = oneshot::channel();
+        watcher.obey(Order::Release(done), &mut schedule);
+        assert!(watcher.release.is_some());
+    }
 }

@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::baseline::Baseline;
 use crate::intake::is_of_calls;
 use crate::needs::{Need, want_a_look};
+use crate::reach::Reach;
+use crate::replay::is_interruption;
 use crate::signs::Signs;
 use crate::startup::StartTimes;
 use crate::watcher::Reins;
@@ -20,8 +23,8 @@ use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{AlertRecord, CheckRecord, ServiceFacts, StoredService};
 use mcpmon_core::window::DEFAULT_WINDOW;
 use mcpmon_core::{
-    Failure, Finding, FindingCode, Observation, Phases, Question, ServiceMetrics, ServiceState,
-    Status, Timestamp, ToolWindow, Window,
+    Failure, FailureCode, Finding, FindingCode, Observation, Phases, Question, ServiceMetrics,
+    ServiceState, Status, Timestamp, ToolWindow, Window,
 };
 
 /// Alerts shown in a snapshot, at most.
@@ -57,10 +60,37 @@ pub(crate) struct Watched {
     pub(crate) awaits_recheck: bool,
     /// Whether a maintenance window holds for it.
     pub(crate) maintained: bool,
+    /// Whether attempts to repair it were given up.
+    pub(crate) repair_given_up: bool,
+    /// It was asked because others wait for what it says, and has not answered yet.
+    pub(crate) is_awaited: bool,
+    /// What those that depend on it knew of it when it was last judged who has to wait.
+    pub(crate) standing: Standing,
+    /// Whether its alerts wait for something it depends on.
+    pub(crate) held_up: HeldUp,
+    /// What is usual for it.
+    pub(crate) baseline: Baseline,
     /// Whether a rule's inputs changed since rules last ran.
     pub(crate) dirty: bool,
     /// Which questions were answered at least once.
     pub(crate) answered: Answered,
+}
+
+/// What matters of a service to those that depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Standing {
+    is_down: bool,
+    is_unsure: bool,
+}
+
+/// Whether a service's alerts wait for something it depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeldUp {
+    No,
+    /// It is down, or may be.
+    ByNeed,
+    /// No longer, since then; but what is known of the service may come of it.
+    UntilAsked(Instant),
 }
 
 /// Which questions of a service were answered at least once.
@@ -107,6 +137,11 @@ impl Watched {
             starts: StartTimes::default(),
             awaits_recheck: false,
             maintained: false,
+            repair_given_up: false,
+            is_awaited: false,
+            standing: Standing::default(),
+            held_up: HeldUp::No,
+            baseline: Baseline::default(),
             dirty: true,
             answered: Answered::default(),
         }
@@ -124,6 +159,7 @@ impl Watched {
         self.signs.let_in = stored.facts.conversation.era.is_some();
         self.conversation.clone_from(&stored.facts.conversation);
         self.window.note(stored.facts.tools_count, None, None);
+        self.window.note_tool_list(stored.facts.tool_list_tokens);
         if let Some(check) = &stored.last_check {
             self.last = Some(LastCheck {
                 latency: check.latency,
@@ -160,6 +196,44 @@ impl Watched {
         }
     }
 
+    /// The rest of what a stored check says, for who has nothing but what is stored.
+    pub(crate) fn replay_beside(&mut self, check: &CheckRecord) {
+        if check.process.is_some() {
+            self.window.note(None, None, check.process);
+        }
+        self.state.restarts += u64::from(check.restarted && self.state.seen);
+        self.state.seen |= check.status != Status::Unknown;
+        if check.question != Question::Functional {
+            self.awaits_recheck = false;
+        }
+    }
+
+    /// Takes up a change of status as it was stored, made by a check that said `raw` or by none.
+    pub(crate) fn replay_change(&mut self, change: &StatusChange, raw: Option<Status>) {
+        let state = &mut self.state;
+        let was_available = state.status.is_available();
+        let (available_since, last_error) = (state.available_since, state.last_error.take());
+        state.restore(change.status, change.since, change.failure.clone());
+        state.findings.clone_from(&change.findings);
+        state.last_error = state.last_error.take().or(last_error);
+        state.available_since = match (was_available, change.status.is_available()) {
+            (true, true) => available_since,
+            (false, true) => Some(change.since),
+            (_, false) => None,
+        };
+        // Heartbeats that failed after the first are not stored, and counted all the same.
+        if change.status.is_down() && was_available {
+            let enough = self.spec.limits.max_consecutive_failures;
+            let of_function = state.function.failure.is_some();
+            let failures = match of_function {
+                true => &mut state.function.failures,
+                false => &mut state.consecutive_failures,
+            };
+            *failures = (*failures).max(enough);
+        }
+        self.awaits_recheck = is_interruption(change.status, raw);
+    }
+
     /// Who asks it, if anybody does.
     pub(crate) fn reins(&self) -> Option<&Reins> {
         self.reins.as_ref()
@@ -183,6 +257,15 @@ impl Watched {
         let Answered { health, function, needs } = self.answered;
         let calls = !self.spec.functional.is_empty() && self.state.health.is_available();
         health && (function || !calls) && (needs || !want_a_look(&self.spec.depends_on))
+    }
+
+    /// Whether its checks in a row say all they will say soon: it is well, or failed as often as it
+    /// is asked again at once.
+    pub(crate) fn is_decided(&self) -> bool {
+        let limits = &self.spec.limits;
+        let enough = limits.max_consecutive_failures.min(limits.health_check_retries);
+        let failures = self.state.consecutive_failures;
+        self.reins.is_none() || (!self.is_awaited && (failures == 0 || failures >= enough))
     }
 
     /// Counts a check, or a round of calls; says what changed, if anything did. Where a round of
@@ -228,11 +311,47 @@ impl Watched {
 
     /// What those that depend on it have to know.
     pub(crate) fn as_need(&self) -> Need<'_> {
+        let Standing { is_down, is_unsure } = self.stands();
+        let problem = self.state.failure.as_ref().map(|failure| failure.message.as_str());
         Need {
             depends_on: &self.spec.depends_on,
             looked_at: &self.looked_at,
-            is_down: self.state.status.is_down(),
-            problem: self.state.failure.as_ref().map(|failure| failure.message.as_str()),
+            is_down,
+            is_unsure,
+            problem: if self.maintained { Some("it is under maintenance") } else { problem },
+        }
+    }
+
+    /// How it stands towards those that depend on it. Under maintenance it may be down at any
+    /// moment, and nobody looks; where our own network is gone, so is the way to it.
+    pub(crate) fn stands(&self) -> Standing {
+        let code = self.state.failure.as_ref().map(|failure| failure.code);
+        let is_down = self.maintained
+            || self.state.status.is_down()
+            || code == Some(FailureCode::MonitorOffline);
+        // It may be going down only until it has failed as often as that takes; and what asks for
+        // credentials answers, however long it does.
+        let failures = self.state.consecutive_failures;
+        let is_failing = failures > 0
+            && failures < self.spec.limits.max_consecutive_failures
+            && self.state.status != Status::AuthRequired;
+        let not_heard = self.is_awaited || self.awaits_recheck || !self.answered.health;
+        let is_unsure = self.reins.is_some() && !is_down && (is_failing || not_heard);
+        Standing { is_down, is_unsure }
+    }
+
+    /// Whether what it depends on, and is no service, was not looked at yet.
+    pub(crate) fn awaits_looks(&self) -> bool {
+        self.reins.is_some() && !self.answered.needs && want_a_look(&self.spec.depends_on)
+    }
+
+    /// A health check ended that began at `began`: what it waited for is known.
+    pub(crate) fn heard(&mut self, began: Instant) {
+        self.is_awaited = false;
+        if let HeldUp::UntilAsked(since) = self.held_up
+            && since <= began
+        {
+            self.held_up = HeldUp::No;
         }
     }
 
@@ -313,6 +432,7 @@ impl Watched {
             available_since: self.state.available_since,
             watched: true,
             check_interval_ms: interval_ms(&self.spec),
+            tool_list_tokens: self.window.tool_list_tokens(),
         };
         self.facts = Some(facts.clone());
         Some(facts)
@@ -330,6 +450,7 @@ impl Watched {
             available_since,
             watched,
             check_interval_ms,
+            tool_list_tokens,
         } = facts;
         *service == self.spec.name
             && *transport == self.spec.transport.as_str()
@@ -339,6 +460,7 @@ impl Watched {
             && *available_since == self.state.available_since
             && *watched
             && *check_interval_ms == interval_ms(&self.spec)
+            && *tool_list_tokens == self.window.tool_list_tokens()
     }
 
     /// The status it has without being asked, if it is not to be asked.
@@ -387,6 +509,10 @@ pub(crate) struct World {
     pub(crate) services: BTreeMap<ServiceName, Watched>,
     pub(crate) host: Option<HostReport>,
     pub(crate) report: MonitorReport,
+    /// The disk of the history is nearly full.
+    pub(crate) is_disk_low: bool,
+    /// Whether handlers get through, by name.
+    pub(crate) reach: BTreeMap<String, Reach>,
     /// Newest first.
     pub(crate) alerts: VecDeque<AlertRecord>,
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use jiff::tz::TimeZone;
 use mcpmon_core::{StoreError, Timestamp};
 
-use crate::file::{self, with_suffix};
+use crate::file::{self, WriterLock, with_suffix};
 
 /// Files that belong to a database.
 const PARTS: [&str; 4] = ["", "-wal", "-shm", "-journal"];
@@ -32,29 +32,99 @@ pub(crate) fn is_hopeless(error: &StoreError) -> bool {
 /// When another monitor has it, or its directory cannot be written; then it is where it was.
 pub(crate) fn put_aside(path: &Path, why: &str, now: Timestamp) -> Result<PathBuf, StoreError> {
     let path = file::locate(path, false)?;
-    let _lock = file::lock(&path)?;
+    let lock = file::lock(&path)?;
+    put_aside_held(&path, why, now, &lock)
+}
+
+/// As [`put_aside`], for whoever holds the database at this located path already and goes on
+/// holding it: nobody begins a new one there meanwhile.
+///
+/// # Errors
+///
+/// When its directory cannot be written; then it is where it was.
+pub(crate) fn put_aside_held(
+    path: &Path,
+    why: &str,
+    now: Timestamp,
+    _held: &WriterLock,
+) -> Result<PathBuf, StoreError> {
     let stamp = match jiff::Timestamp::from_millisecond(now.as_millis()) {
         Ok(at) => at.to_zoned(TimeZone::UTC).strftime("%Y%m%d_%H%M%S").to_string(),
         Err(_) => now.as_millis().to_string(),
     };
-    let mut aside = with_suffix(&path, &format!(".{why}-{stamp}"));
+    let mut aside = with_suffix(path, &format!(".{why}-{stamp}"));
     for n in 2.. {
         if aside.symlink_metadata().is_err() {
             break;
         }
-        aside = with_suffix(&path, &format!(".{why}-{stamp}-{n}"));
+        aside = with_suffix(path, &format!(".{why}-{stamp}-{n}"));
     }
     // The log first: a database without its log is an older one, a log without its database
     // belongs to nothing.
     for part in PARTS.iter().rev() {
-        let from = with_suffix(&path, part);
+        let from = with_suffix(path, part);
         match std::fs::rename(&from, with_suffix(&aside, part)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 let message = format!("it cannot be put aside: {error}");
-                return Err(StoreError::Io { path, message });
+                return Err(StoreError::Io { path: path.to_path_buf(), message });
             }
             _ => {}
         }
     }
     Ok(aside)
+}
+
+/// Renames logs that stand beside a database that is gone. SQLite would put them into the new one.
+///
+/// # Errors
+///
+/// When the directory cannot be written.
+pub(crate) fn put_logs_aside(path: &Path) -> Result<(), StoreError> {
+    for part in ["-wal", "-journal"] {
+        let from = with_suffix(path, part);
+        let Ok(metadata) = from.symlink_metadata() else { continue };
+        if metadata.len() == 0 {
+            remove(&from)?;
+            continue;
+        }
+        let free = |n: u32| with_suffix(path, &format!(".lost-{n}{part}"));
+        let aside = (1..).map(free).find(|aside| aside.symlink_metadata().is_err());
+        let Some(aside) = aside else { continue };
+        std::fs::rename(&from, &aside).map_err(|error| StoreError::Io {
+            path: from.clone(),
+            message: format!("its database is gone, and it cannot be put aside: {error}"),
+        })?;
+        tracing::error!(path = %aside.display(), "Log without its database put aside");
+    }
+    // Nothing is kept there; what the new database finds would be the old one's.
+    remove(&with_suffix(path, "-shm"))
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let message = format!("it cannot be removed: {error}");
+            Err(StoreError::Io { path: path.to_path_buf(), message })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_holds_a_database_puts_it_aside_without_letting_it_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = file::locate(&directory.path().join("mcpmon.db"), true).unwrap();
+        std::fs::write(&path, "old").unwrap();
+        let now = Timestamp::from_millis(1_767_225_600_000);
+        let lock = file::lock(&path).unwrap();
+        let refused = put_aside(&path, "before-restore", now).unwrap_err();
+        assert!(matches!(refused, StoreError::InUse { .. }), "{refused:?}");
+        let aside = put_aside_held(&path, "before-restore", now, &lock).unwrap();
+        assert_eq!(std::fs::read(aside).unwrap(), b"old");
+        assert!(!path.exists() && file::is_locked(&path));
+    }
 }

@@ -2,9 +2,11 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mcpmon_core::{StoreError, Timestamp};
-use rusqlite::Connection;
+use rusqlite::{Connection, InterruptHandle};
+use tempfile::TempDir;
 
 use crate::aside;
 use crate::database::{Database, OpenOptions};
@@ -15,26 +17,90 @@ fn io_error(path: &Path, message: String) -> StoreError {
     StoreError::Io { path: path.to_path_buf(), message }
 }
 
-/// Writes a compact copy of one consistent view of the database to `target`, which must not exist.
-/// Whoever writes the database goes on.
-pub(crate) fn backup(database: &Database, target: &Path) -> Result<(), StoreError> {
-    let target = file::locate(target, false)?;
-    if target.symlink_metadata().is_ok() {
-        return Err(io_error(&target, "it is there already; name another file".into()));
+/// A copy being made, in a directory of its own: for the owner alone. Dropped before it was
+/// published, copying ends and nothing of it remains.
+pub(crate) struct Draft {
+    target: PathBuf,
+    copying: Arc<Copying>,
+    directory: TempDir,
+}
+
+/// What copies, for whoever gives it up.
+#[derive(Default)]
+struct Copying(Mutex<Option<InterruptHandle>>);
+
+impl Copying {
+    fn is_by(&self, handle: Option<InterruptHandle>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = handle;
     }
-    let directory = target.parent().unwrap_or(Path::new("."));
-    // Made in a directory of its own: for the owner alone, and gone whole if it fails.
-    let draft = tempfile::Builder::new()
-        .prefix(".mcpmon-backup-")
-        .tempdir_in(directory)
-        .map_err(|error| io_error(&target, format!("it cannot be created: {error}")))?;
-    let copy = draft.path().join("copy.db");
-    let name = copy.to_str().ok_or_else(|| io_error(&target, "its path is no text".into()))?;
-    database.read_outside(|connection| {
-        connection.execute("VACUUM INTO ?1", [name])?;
-        Ok(())
-    })?;
-    publish(&copy, &target).map_err(|error| io_error(&target, error.to_string()))
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let copying = self.copying.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = &*copying {
+            handle.interrupt();
+        }
+    }
+}
+
+/// Writes a draft's copy, wherever the draft itself is by then.
+pub(crate) struct Copier {
+    target: PathBuf,
+    copy: PathBuf,
+    copying: Arc<Copying>,
+}
+
+impl Draft {
+    /// Begins a copy that is to become `target`, which must not exist.
+    pub(crate) fn begin(target: &Path) -> Result<Self, StoreError> {
+        let target = file::locate(target, false)?;
+        if target.symlink_metadata().is_ok() {
+            return Err(io_error(&target, "it is there already; name another file".into()));
+        }
+        let directory = tempfile::Builder::new()
+            .prefix(".mcpmon-backup-")
+            .tempdir_in(target.parent().unwrap_or(Path::new(".")))
+            .map_err(|error| io_error(&target, format!("it cannot be created: {error}")))?;
+        Ok(Self { target, copying: Arc::default(), directory })
+    }
+
+    pub(crate) fn copier(&self) -> Copier {
+        Copier {
+            target: self.target.clone(),
+            copy: self.directory.path().join("copy.db"),
+            copying: Arc::clone(&self.copying),
+        }
+    }
+
+    /// Gives the finished copy its name.
+    pub(crate) fn publish(self) -> Result<(), StoreError> {
+        publish(&self.directory.path().join("copy.db"), &self.target)
+            .map_err(|error| io_error(&self.target, error.to_string()))
+    }
+}
+
+impl Copier {
+    /// Writes a compact copy of one consistent view of the database. Whoever writes it goes on.
+    pub(crate) fn copy(&self, database: &Database) -> Result<(), StoreError> {
+        let Some(name) = self.copy.to_str() else {
+            return Err(io_error(&self.target, "its path is no text".into()));
+        };
+        let copied = database.read_outside(|connection| {
+            self.copying.is_by(Some(connection.get_interrupt_handle()));
+            // Who was given up before this was heard finds no directory to write to.
+            let copied = connection.execute("VACUUM INTO ?1", [name]);
+            self.copying.is_by(None);
+            copied.map(|_| ())
+        });
+        if copied.is_err()
+            && let Some(directory) = self.copy.parent()
+        {
+            // What was written while the draft went would keep its directory.
+            let _ = fs::remove_dir_all(directory);
+        }
+        copied
+    }
 }
 
 fn publish(copy: &Path, target: &Path) -> std::io::Result<()> {
@@ -74,15 +140,22 @@ pub(crate) fn restore(
     make_ready(&copy)
         .map_err(|error| store_error(&backup, error))?
         .map_or(Ok(()), |problem| Err(damaged(&backup, &problem)))?;
-    drop(lock);
     let before = match path.symlink_metadata() {
-        Ok(_) => Some(aside::put_aside(&path, "before-restore", now)?),
-        Err(_) => None,
+        Ok(_) => Some(aside::put_aside_held(&path, "before-restore", now, &lock)?),
+        Err(_) => {
+            // A log left by a database that was moved away would be put into the copy.
+            aside::put_logs_aside(&path)?;
+            None
+        }
     };
     publish(&copy, &path).map_err(|error| io_error(&path, error.to_string()))?;
+    drop(lock);
     // Opens it as a monitor would: an older schema is brought up to date now, not at next start.
-    drop(Database::open(&path, OpenOptions::default())?);
-    Ok(before)
+    match Database::open(&path, OpenOptions::default()) {
+        // A monitor that waited for the file has done so.
+        Ok(_) | Err(StoreError::InUse { .. }) => Ok(before),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads all of a copy and gives it the log mode databases have; says what is wrong with it.

@@ -129,23 +129,30 @@ impl<'a> BitReader<'a> {
 
 /// How many numbers have which length, from which the best `k` follows.
 #[derive(Debug)]
-pub(crate) struct Lengths([u32; 65]);
+pub(crate) struct Lengths {
+    counts: [u32; 65],
+    shortest: u32,
+    longest: u32,
+}
 
 impl Lengths {
     pub(crate) fn of(values: &[u64]) -> Self {
-        let mut lengths = [0; 65];
+        let mut counts = [0; 65];
+        let (mut shortest, mut longest) = (64, 0);
         for value in values {
-            lengths[(64 - value.leading_zeros()) as usize] += 1;
+            let length = 64 - value.leading_zeros();
+            counts[length as usize] += 1;
+            (shortest, longest) = (shortest.min(length), longest.max(length));
         }
-        Self(lengths)
+        Self { counts, shortest, longest: longest.max(shortest) }
     }
 
     /// The `k` that costs least, and about how many bits all numbers then take.
     pub(crate) fn best(&self) -> (u32, u64) {
         // Around the longest common length: elsewhere it only gets dearer.
-        let all: u32 = self.0.iter().sum();
+        let all: u32 = self.counts.iter().sum();
         let mut seen = 0;
-        let middle = self.0.iter().position(|count| {
+        let middle = self.counts.iter().position(|count| {
             seen += count;
             seen * 2 >= all
         });
@@ -169,8 +176,13 @@ impl Lengths {
                 _ => 4 * u64::from(ESCAPE + LENGTH_BITS + length),
             }
         };
-        let lengths = (0..).zip(&self.0).filter(|(_, count)| **count > 0);
-        lengths.map(|(length, count)| per_value(length) * u64::from(*count)).sum::<u64>() / 4
+        let Self { counts, shortest, longest } = self;
+        let lengths = (*shortest..=*longest).zip(&counts[*shortest as usize..]);
+        let cost = |(length, count): (u32, &u32)| match *count {
+            0 => 0,
+            count => per_value(length) * u64::from(count),
+        };
+        lengths.map(cost).sum::<u64>() / 4
     }
 }
 

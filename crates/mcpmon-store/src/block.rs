@@ -9,7 +9,7 @@
 
 use crate::bits::{BitReader, BitWriter, Lengths, fold, unfold};
 use crate::packed::{PackedProcess, Unpacker, push};
-use crate::row::Row;
+use crate::row::{Outcome, Row};
 
 /// First byte of a block.
 const VERSION: u64 = 1;
@@ -45,6 +45,8 @@ struct Shape {
     restarted: bool,
     /// A bit for each column there is a number in.
     columns: u16,
+    /// Whether the service answered.
+    is_good: bool,
 }
 
 impl Shape {
@@ -59,15 +61,11 @@ impl Shape {
             columns |= u16::from(process.files.is_some()) << FILES;
         }
         let Row { question, status, code, restarted, .. } = *row;
-        Self { question, status, code, restarted, columns }
+        Self { question, status, code, restarted, columns, is_good: is_good(status) }
     }
 
     fn has(self, column: usize) -> bool {
         self.columns >> column & 1 == 1
-    }
-
-    fn is_good(self) -> bool {
-        crate::codec::to_status(self.status).is_available()
     }
 
     fn write(self, out: &mut BitWriter) {
@@ -79,13 +77,12 @@ impl Shape {
     }
 
     fn read(from: &mut BitReader<'_>) -> Option<Self> {
-        Some(Self {
-            question: unfold(from.rice(CODE_K)?),
-            status: unfold(from.rice(CODE_K)?),
-            code: unfold(from.rice(CODE_K)?),
-            restarted: from.take(1)? == 1,
-            columns: from.take(COLUMNS as u32)? as u16,
-        })
+        let question = unfold(from.rice(CODE_K)?);
+        let status = unfold(from.rice(CODE_K)?);
+        let code = unfold(from.rice(CODE_K)?);
+        let restarted = from.take(1)? == 1;
+        let columns = from.take(COLUMNS as u32)? as u16;
+        Some(Self { question, status, code, restarted, columns, is_good: is_good(status) })
     }
 
     /// A row of this shape, its numbers still zero.
@@ -109,7 +106,24 @@ impl Shape {
     }
 }
 
+fn is_good(status: i64) -> bool {
+    crate::codec::to_status(status).is_available()
+}
+
 /// The number of a row in a column.
+fn number(row: &Row, column: usize) -> Option<i64> {
+    match column {
+        LATENCY => row.latency,
+        TOTAL => Some(row.total),
+        CPU => row.process.map(|process| process.cpu),
+        MEMORY => row.process.map(|process| process.memory),
+        PROCESSES => row.process.map(|process| process.processes),
+        FILES => row.process.and_then(|process| process.files),
+        phase => *row.phases.get(phase - FIRST_PHASE)?,
+    }
+}
+
+/// Where the number of a row in a column goes.
 fn cell(row: &mut Row, column: usize) -> Option<&mut i64> {
     match column {
         LATENCY => row.latency.as_mut(),
@@ -320,25 +334,22 @@ fn bits_for(count: usize) -> u32 {
 }
 
 fn write_group(out: &mut BitWriter, rows: &[Row], shapes: &[Shape], good: bool) {
-    let of_group = || rows.iter().zip(shapes).filter(|(_, shape)| shape.is_good() == good);
-    for column in 0..COLUMNS {
-        let values: Vec<(Row, i64)> = of_group()
-            .filter(|(_, shape)| shape.has(column))
-            .filter_map(|(row, _)| {
-                let mut row = *row;
-                let value = *cell(&mut row, column)?;
-                Some((row, value))
-            })
-            .collect();
-        if values.is_empty() {
-            continue;
+    let columns = columns_of(shapes, good);
+    let mut above = Vec::with_capacity(rows.len());
+    for column in (0..COLUMNS).filter(|column| columns >> column & 1 == 1) {
+        let mut best: Option<Plan> = None;
+        for forecast in Forecast::worth_trying(column) {
+            let of_group = rows.iter().zip(shapes).filter(|(_, shape)| shape.is_good == good);
+            above.clear();
+            above.extend(of_group.filter_map(|(row, _)| {
+                Some(number(row, column)?.wrapping_sub(forecast.base(row)))
+            }));
+            let plan = Plan::make(&above, *forecast);
+            if best.as_ref().is_none_or(|best| plan.cost < best.cost) {
+                best = Some(plan);
+            }
         }
-        let plans = Forecast::worth_trying(column).iter().map(|forecast| {
-            let above: Vec<i64> =
-                values.iter().map(|(row, value)| value.wrapping_sub(forecast.base(row))).collect();
-            Plan::make(&above, *forecast)
-        });
-        if let Some(best) = plans.min_by_key(|plan| plan.cost) {
+        if let Some(best) = best {
             best.write(out);
         }
     }
@@ -346,35 +357,16 @@ fn write_group(out: &mut BitWriter, rows: &[Row], shapes: &[Shape], good: bool) 
 
 /// The rows of a block, oldest first; `None` for a damaged one.
 pub(crate) fn unpack(packed: &[u8]) -> Option<Vec<Row>> {
-    let mut head = Unpacker(packed);
-    head.int().filter(|version| *version == VERSION)?;
-    let count = usize::try_from(head.int()?).ok().filter(|count| *count <= MOST_ROWS)?;
-    if count == 0 {
-        return Some(Vec::new());
-    }
-    let first = unfold(head.int()?);
-    let mut from = BitReader::new(head.0);
-    let (mut rows, good) = read_shapes(&mut from, count)?;
-    rows[0].at = first;
-    if count > 1 {
-        let mut spans = ColumnReader::begin(&mut from)?;
-        let mut at = first;
-        for row in &mut rows[1..] {
-            at = at.wrapping_add(spans.next(&mut from)?);
-            row.at = at;
-        }
-    }
-    for group in [true, false] {
-        for column in 0..COLUMNS {
-            let mut reader = None;
-            for (row, _) in rows.iter_mut().zip(&good).filter(|(_, good)| **good == group) {
-                if cell(row, column).is_none() {
+    let Opened { mut from, shapes, times } = Opened::read(packed)?;
+    let mut rows: Vec<Row> = shapes.iter().zip(times).map(|(shape, at)| shape.row(at)).collect();
+    for good in [true, false] {
+        let columns = columns_of(&shapes, good);
+        for column in (0..COLUMNS).filter(|column| columns >> column & 1 == 1) {
+            let mut reader = ColumnReader::begin(&mut from)?;
+            for (row, shape) in rows.iter_mut().zip(&shapes) {
+                if shape.is_good != good || !shape.has(column) {
                     continue;
                 }
-                let reader = match &mut reader {
-                    Some(reader) => reader,
-                    empty => empty.insert(ColumnReader::begin(&mut from)?),
-                };
                 let value = reader.next(&mut from)?.wrapping_add(reader.forecast.base(row));
                 if let Some(cell) = cell(row, column) {
                     *cell = value;
@@ -385,21 +377,89 @@ pub(crate) fn unpack(packed: &[u8]) -> Option<Vec<Row>> {
     Some(rows)
 }
 
-/// Rows with nothing but their shapes, and which of them are good.
-fn read_shapes(from: &mut BitReader<'_>, count: usize) -> Option<(Vec<Row>, Vec<bool>)> {
+/// What summing up needs of a block's checks, oldest first; `None` for a damaged one. What lies
+/// behind the last number it needs is not read at all.
+pub(crate) fn outcomes(packed: &[u8]) -> Option<Vec<Outcome>> {
+    let Opened { mut from, shapes, times } = Opened::read(packed)?;
+    let outcome = |(shape, at): (&Shape, i64)| {
+        let Shape { status, code, .. } = *shape;
+        Outcome { at, status, code, latency: None }
+    };
+    let mut outcomes: Vec<Outcome> = shapes.iter().zip(times).map(outcome).collect();
+    for good in [true, false] {
+        let columns = columns_of(&shapes, good);
+        for column in (0..COLUMNS).filter(|column| columns >> column & 1 == 1) {
+            let is_last = good && columns_of(&shapes, false) >> LATENCY & 1 == 0;
+            if column != LATENCY && (is_last || !good) {
+                break;
+            }
+            let mut reader = ColumnReader::begin(&mut from)?;
+            for (outcome, shape) in outcomes.iter_mut().zip(&shapes) {
+                if shape.is_good == good && shape.has(column) {
+                    let value = reader.next(&mut from)?;
+                    if column == LATENCY {
+                        outcome.latency = Some(value);
+                    }
+                }
+            }
+        }
+    }
+    Some(outcomes)
+}
+
+/// The columns checks of one group have numbers in, a bit for each.
+fn columns_of(shapes: &[Shape], good: bool) -> u16 {
+    let of_group = shapes.iter().filter(|shape| shape.is_good == good);
+    of_group.fold(0, |columns, shape| columns | shape.columns)
+}
+
+/// A block whose columns are still to be read.
+struct Opened<'a> {
+    from: BitReader<'a>,
+    /// The shape of each row.
+    shapes: Vec<Shape>,
+    times: Vec<i64>,
+}
+
+impl<'a> Opened<'a> {
+    fn read(packed: &'a [u8]) -> Option<Self> {
+        let mut head = Unpacker(packed);
+        head.int().filter(|version| *version == VERSION)?;
+        let count = usize::try_from(head.int()?).ok().filter(|count| *count <= MOST_ROWS)?;
+        if count == 0 {
+            let from = BitReader::new(&[]);
+            return Some(Self { from, shapes: Vec::new(), times: Vec::new() });
+        }
+        let mut at = unfold(head.int()?);
+        let mut from = BitReader::new(head.0);
+        let shapes = read_shapes(&mut from, count)?;
+        let mut times = Vec::with_capacity(count);
+        times.push(at);
+        if count > 1 {
+            let mut spans = ColumnReader::begin(&mut from)?;
+            for _ in 1..count {
+                at = at.wrapping_add(spans.next(&mut from)?);
+                times.push(at);
+            }
+        }
+        Some(Self { from, shapes, times })
+    }
+}
+
+/// The shape of each row.
+fn read_shapes(from: &mut BitReader<'_>, count: usize) -> Option<Vec<Shape>> {
     let known = from.rice(1).filter(|known| (1..=MOST_SHAPES).contains(known))?;
     let known: Vec<Shape> = (0..known).map(|_| Shape::read(from)).collect::<Option<_>>()?;
     let bits = bits_for(known.len());
     // Grows as it is read: the count of a damaged block must not size it.
-    let (mut rows, mut good) = (Vec::new(), Vec::new());
-    while rows.len() < count {
+    let mut shapes = Vec::new();
+    while shapes.len() < count {
         let shape = known.get(from.take(bits)? as usize)?;
         let length = from.rice(RUN_K)?.saturating_add(1);
-        let length = usize::try_from(length).ok().filter(|n| *n <= count - rows.len())?;
-        rows.resize(rows.len() + length, shape.row(0));
-        good.resize(rows.len(), shape.is_good());
+        let length = usize::try_from(length).ok().filter(|n| *n <= count - shapes.len())?;
+        shapes.resize(shapes.len() + length, *shape);
     }
-    Some((rows, good))
+    Some(shapes)
 }
 
 /// How many checks a block holds, without unpacking it.
@@ -445,6 +505,11 @@ mod tests {
             }
             let packed = pack(&rows);
             prop_assert_eq!(count(&packed), Some(rows.len() as u64));
+            let outcome = |row: &Row| {
+                let Row { at, status, code, latency, .. } = *row;
+                Outcome { at, status, code, latency }
+            };
+            prop_assert_eq!(outcomes(&packed), Some(rows.iter().map(outcome).collect()));
             prop_assert_eq!(unpack(&packed), Some(rows));
         }
 
@@ -458,7 +523,7 @@ mod tests {
             let mut packed = pack(&rows);
             let at = at.index(packed.len());
             packed[at] ^= 1_u8 << bit;
-            let _ = unpack(&packed);
+            let _ = (unpack(&packed), outcomes(&packed));
             let _ = unpack(&packed[..cut.index(packed.len())]);
         }
     }

@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Nanoseconds in one tick of a stored duration.
-const TICK_NANOS: u128 = 10_000;
+const TICK_NANOS: u32 = 10_000;
+const TICKS_PER_SECOND: u64 = 100_000;
 
 /// The position is the stored number. The commonest is 1, because 0 and 1 take no byte of a row.
 const QUESTIONS: [Question; 5] = [
@@ -70,8 +71,9 @@ pub(crate) fn to_status(number: i64) -> Status {
 
 /// A duration in ticks of 10 µs, to the nearest.
 pub(crate) fn from_duration(span: Duration) -> i64 {
-    let ticks = (span.as_nanos() + TICK_NANOS / 2) / TICK_NANOS;
-    i64::try_from(ticks).unwrap_or(i64::MAX)
+    let whole = span.as_secs().saturating_mul(TICKS_PER_SECOND);
+    let rest = u64::from(span.subsec_nanos() + TICK_NANOS / 2) / u64::from(TICK_NANOS);
+    i64::try_from(whole.saturating_add(rest)).unwrap_or(i64::MAX)
 }
 
 /// The duration of so many ticks.

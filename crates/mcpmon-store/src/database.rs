@@ -3,27 +3,40 @@
 //! What the writer keeps in memory (numbers of services, the end of the head) mirrors the file and
 //! is taken out of its place while a transaction runs: if that fails, for whatever reason, the
 //! mirror is gone and the next transaction reads it anew, so it can never say more than the file.
+//!
+//! A file may be moved or removed while it is open, and SQLite would go on writing what nobody will
+//! find again. So before each transaction the path is held against the file that is open; where
+//! they differ, transactions fail for a moment, and then take what is at the path by then.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use mcpmon_core::StoreError;
+use mcpmon_core::store::Room;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use tokio::time::Instant;
 
+use crate::aside;
 use crate::error::{damaged, store_error};
-use crate::file::{self, Standing, WriterLock};
+use crate::file::{self, Identity, Standing, WriterLock};
 use crate::head::Head;
+use crate::holds::{HoldCounter, Purpose, WriterHolds};
 use crate::rollup::{self, Progress};
 use crate::schema;
 use crate::services::{Directory, Words};
 
 /// Statements kept prepared by a connection; more than there are.
 const STATEMENTS: usize = 96;
-/// The log is cut back to this after a reader held it up, in bytes.
-const LARGEST_IDLE_LOG: i64 = 64 << 20;
+/// The log is cut back to this after a reader held it up, in bytes: four times what it has while
+/// nobody does.
+const LARGEST_IDLE_LOG: u64 = 16 << 20;
+
+/// What is at the path of a file that was lost is looked at after this long: whoever put it there
+/// may not be done, and whoever writes every second has been told.
+const LOST_FOR: Duration = Duration::from_secs(2);
 
 /// How a database is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,21 +60,37 @@ impl Default for OpenOptions {
 pub(crate) struct Database {
     path: PathBuf,
     options: OpenOptions,
-    words: Mutex<Arc<Words>>,
+    /// The words of the file that was read last. Another file's numbers mean other words.
+    words: Mutex<(Option<Identity>, Arc<Words>)>,
     // Dropped in this order: the last connection to close puts the log into the file, which only
-    // the writer may; and before another monitor may come, all are closed.
-    idle: Mutex<Vec<Connection>>,
+    // the writer may.
+    idle: Mutex<Vec<Reader>>,
     writer: Mutex<Writer>,
     upkeep: Mutex<()>,
-    _lock: Option<WriterLock>,
+    holds: HoldCounter,
+}
+
+/// A connection that asks, and the file it asks.
+struct Reader {
+    connection: Connection,
+    file: Option<Identity>,
 }
 
 #[derive(Default)]
 struct Writer {
-    /// Opened with the database; for a reader, with its first command.
+    /// Opened with the database; for a reader, with its first command. `None` also after the file
+    /// was lost, until another is taken.
     connection: Option<Connection>,
     mirror: Option<Mirror>,
     commands: CommandWatch,
+    /// The file that is open.
+    file: Option<Identity>,
+    /// Its log.
+    log: Option<Identity>,
+    /// When a file was let go.
+    lost_at: Option<Instant>,
+    /// Given back last: before another monitor may come, the connection is closed.
+    _lock: Option<WriterLock>,
 }
 
 /// What the writer knows of the file without asking.
@@ -109,29 +138,8 @@ impl Database {
 
     fn open_writer(path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
         let path = file::locate(path, true)?;
-        // Before anything is looked at: what a second monitor sees may be half made.
-        let standing = file::examine(&path)?;
-        let lock = file::lock(&path)?;
-        let standing = if standing == Standing::Missing { file::examine(&path)? } else { standing };
-        if standing == Standing::Missing {
-            file::create(&path, build)?;
-        }
-        file::make_private(&path);
-        let mut connection = connect(&path, options, true)?;
-        if schema::verify(&path, &connection)? < schema::NEWEST {
-            schema::migrate(&path, &mut connection)?;
-        }
-        assert_whole(&path, &connection).map_err(|error| match error {
-            Cut::Short(what) => damaged(&path, &what),
-            Cut::Unknown(error) => store_error(&path, error),
-        })?;
-        let mirror = Mirror::load(&connection).map_err(|error| store_error(&path, error))?;
-        let writer = Writer {
-            connection: Some(connection),
-            mirror: Some(mirror),
-            commands: CommandWatch::default(),
-        };
-        Ok(Self::new(path, options, writer, Some(lock)))
+        let writer = Writer::open(&path, options)?;
+        Ok(Self::new(path, options, writer))
     }
 
     fn open_reader(path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
@@ -150,12 +158,13 @@ impl Database {
             );
             return Err(StoreError::Io { path, message });
         }
-        let database = Self::new(path, options, Writer::default(), None);
-        locked(&database.idle).push(connection);
+        let file = file::identity(&path);
+        let database = Self::new(path, options, Writer::default());
+        locked(&database.idle).push(Reader { connection, file });
         Ok(database)
     }
 
-    fn new(path: PathBuf, options: OpenOptions, writer: Writer, lock: Option<WriterLock>) -> Self {
+    fn new(path: PathBuf, options: OpenOptions, writer: Writer) -> Self {
         Self {
             path,
             options,
@@ -163,7 +172,7 @@ impl Database {
             idle: Mutex::default(),
             writer: Mutex::new(writer),
             upkeep: Mutex::default(),
-            _lock: lock,
+            holds: HoldCounter::default(),
         }
     }
 
@@ -180,9 +189,30 @@ impl Database {
         locked(&self.upkeep)
     }
 
+    /// How long the writer was held since the database was opened.
+    pub(crate) fn holds(&self) -> WriterHolds {
+        self.holds.so_far()
+    }
+
     /// Runs `work` in one transaction; what it did is durable when this returns.
     pub(crate) fn write<T>(
         &self,
+        work: impl FnOnce(&Transaction<'_>, &mut Mirror) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.write_for(Purpose::Record, work)
+    }
+
+    /// As [`Database::write`], for one step of upkeep.
+    pub(crate) fn write_step<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>, &mut Mirror) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.write_for(Purpose::Upkeep, work)
+    }
+
+    fn write_for<T>(
+        &self,
+        purpose: Purpose,
         work: impl FnOnce(&Transaction<'_>, &mut Mirror) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         if self.options.read_only {
@@ -190,6 +220,8 @@ impl Database {
             return Err(StoreError::Io { path: self.path.clone(), message: message.into() });
         }
         let mut writer = locked(&self.writer);
+        let begun = Instant::now();
+        self.see_file(&mut writer)?;
         let Writer { connection: Some(connection), mirror, .. } = &mut *writer else {
             return Err(StoreError::Closed);
         };
@@ -205,7 +237,9 @@ impl Database {
             *mirror = Some(held);
             Ok(result)
         };
-        attempt().map_err(|error| store_error(&self.path, error))
+        let attempted = attempt();
+        self.holds.count(purpose, begun.elapsed());
+        attempted.map_err(|error| store_error(&self.path, error))
     }
 
     /// Runs `work` on the writing connection and outside of a transaction; a reader gets one of
@@ -215,6 +249,9 @@ impl Database {
         work: impl FnOnce(&mut Connection, &mut CommandWatch) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let mut writer = locked(&self.writer);
+        if !self.options.read_only {
+            self.see_file(&mut writer)?;
+        }
         let Writer { connection, commands, .. } = &mut *writer;
         let connection = match connection {
             Some(connection) => connection,
@@ -226,17 +263,119 @@ impl Database {
         work(connection, commands).map_err(|error| store_error(&self.path, error))
     }
 
+    /// Holds what is at the path against the file that is open.
+    ///
+    /// # Errors
+    ///
+    /// When they differ, and for a moment after: nothing more is written to the file that was lost.
+    /// From then on, why what is at the path cannot be used.
+    fn see_file(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let found = file::identity(&self.path);
+        if writer.connection.is_some() && found == writer.file {
+            return Ok(());
+        }
+        if writer.connection.is_some() {
+            tracing::error!(path = %self.path.display(), "Database was moved or removed while open");
+            self.let_go(writer);
+            return Err(self.lost());
+        }
+        if writer.lost_at.is_some_and(|at| at.elapsed() < LOST_FOR) {
+            return Err(self.lost());
+        }
+        // A step of upkeep that has read the old file must not write into the new one.
+        let Ok(_step) = self.upkeep.try_lock().or_else(|error| match error {
+            TryLockError::Poisoned(held) => Ok(held.into_inner()),
+            TryLockError::WouldBlock => Err(()),
+        }) else {
+            return Err(self.lost());
+        };
+        // Its directory is not made anew: it may be a file system that is mounted again soon.
+        file::locate(&self.path, false)?;
+        *writer = Writer::open(&self.path, self.options)?;
+        tracing::warn!(path = %self.path.display(), "Database is open again");
+        Ok(())
+    }
+
+    /// Closes a file that is no longer at its path. SQLite leaves the log of such a one where it
+    /// is, and would take it for the log of whatever comes there.
+    fn let_go(&self, writer: &mut Writer) {
+        locked(&self.idle).clear();
+        *locked(&self.words) = Default::default();
+        if let Some(connection) = &writer.connection {
+            // Wherever the file is now, it is whole then, as far as nobody reads from its log.
+            let emptied = connection
+                .busy_timeout(Duration::ZERO)
+                .and_then(|()| checkpoint(connection, "TRUNCATE"));
+            if let Err(error) = emptied {
+                tracing::warn!(%error, "Log of a database that was moved stays beside it");
+            }
+        }
+        let log = file::identity(&file::with_suffix(&self.path, "-wal"));
+        let is_stale = log.is_some() && log == writer.log;
+        *writer = Writer { lost_at: Some(Instant::now()), ..Writer::default() };
+        if is_stale && let Err(error) = aside::put_logs_aside(&self.path) {
+            tracing::error!(%error, "Log of a database that was moved may be taken for another's");
+        }
+    }
+
+    fn lost(&self) -> StoreError {
+        let message = "it was moved or removed while it was open; put it back, or a new one begins \
+                       in its place";
+        StoreError::Io { path: self.path.clone(), message: message.to_owned() }
+    }
+
+    /// How much room there is. Cuts a log back that a reader held up, if nobody does any more.
+    pub(crate) fn room(&self) -> Result<Room, StoreError> {
+        let log = file::with_suffix(&self.path, "-wal");
+        let mut room = file::room(&self.path, &log)?;
+        if room.log_bytes > LARGEST_IDLE_LOG && !self.options.read_only {
+            self.cut_log()?;
+            room = file::room(&self.path, &log)?;
+        }
+        Ok(room)
+    }
+
+    fn cut_log(&self) -> Result<(), StoreError> {
+        let mut writer = locked(&self.writer);
+        self.see_file(&mut writer)?;
+        let Some(connection) = &writer.connection else { return Err(StoreError::Closed) };
+        let cut = || {
+            let (_, logged, written) = checkpoint(connection, "PASSIVE")?;
+            if logged == written {
+                // Whoever still reads from the log is not waited for.
+                connection.busy_timeout(Duration::ZERO)?;
+                let cut = checkpoint(connection, "TRUNCATE");
+                connection.busy_timeout(self.options.busy_timeout)?;
+                cut?;
+            }
+            Ok(())
+        };
+        cut().map_err(|error| store_error(&self.path, error))
+    }
+
     /// Runs `work` on one consistent view of the file.
     pub(crate) fn read<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>, &Words) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let idle = locked(&self.idle).pop();
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => connect(&self.path, self.options, false)?,
+        let file = file::identity(&self.path);
+        let idle = {
+            let mut idle = locked(&self.idle);
+            idle.retain(|reader| reader.file == file);
+            idle.pop()
         };
-        let known = Arc::clone(&locked(&self.words));
+        let (mut connection, file) = match idle {
+            Some(reader) => (reader.connection, file),
+            None => {
+                let connection = connect(&self.path, self.options, false)?;
+                // Replaced in between, nobody knows which of the two it reads.
+                (connection, file.filter(|file| file::identity(&self.path) == Some(*file)))
+            }
+        };
+        let known = match &*locked(&self.words) {
+            (of, words) if file.is_some() && *of == file => Arc::clone(words),
+            _ => Arc::default(),
+        };
         let attempt = || {
             let transaction = connection.transaction()?;
             let words = known.refreshed(&transaction)?;
@@ -246,10 +385,12 @@ impl Database {
         };
         // A connection that failed is not used again: what is wrong may be its own.
         let (words, result) = attempt().map_err(|error| store_error(&self.path, error))?;
-        *locked(&self.words) = words;
-        let mut idle = locked(&self.idle);
-        if idle.len() < self.options.readers {
-            idle.push(connection);
+        if file.is_some() {
+            *locked(&self.words) = (file, words);
+            let mut idle = locked(&self.idle);
+            if idle.len() < self.options.readers {
+                idle.push(Reader { connection, file });
+            }
         }
         Ok(result)
     }
@@ -269,6 +410,39 @@ impl Database {
         let writer = locked(&self.writer);
         let connection = writer.connection.as_ref().unwrap();
         connection.pragma_update_and_check(None, name, value, |row| row.get(0)).unwrap()
+    }
+}
+
+impl Writer {
+    /// Takes the database at a path for this monitor; makes it where there is none.
+    fn open(path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
+        // Before anything is looked at: what a second monitor sees may be half made.
+        let standing = file::examine(path)?;
+        let lock = file::lock(path)?;
+        let standing = if standing == Standing::Missing { file::examine(path)? } else { standing };
+        if standing == Standing::Missing {
+            aside::put_logs_aside(path)?;
+            file::create(path, build)?;
+        }
+        file::make_private(path);
+        let mut connection = connect(path, options, true)?;
+        if schema::verify(path, &connection)? < schema::NEWEST {
+            schema::migrate(path, &mut connection)?;
+        }
+        assert_whole(path, &connection).map_err(|error| match error {
+            Cut::Short(what) => damaged(path, &what),
+            Cut::Unknown(error) => store_error(path, error),
+        })?;
+        let mirror = Mirror::load(&connection).map_err(|error| store_error(path, error))?;
+        Ok(Self {
+            connection: Some(connection),
+            mirror: Some(mirror),
+            commands: CommandWatch::default(),
+            file: file::identity(path),
+            log: file::identity(&file::with_suffix(path, "-wal")),
+            lost_at: None,
+            _lock: Some(lock),
+        })
     }
 }
 
@@ -323,7 +497,7 @@ fn connect(path: &Path, options: OpenOptions, writes: bool) -> Result<Connection
             connection.pragma_update_and_check(
                 None,
                 "journal_size_limit",
-                LARGEST_IDLE_LOG,
+                LARGEST_IDLE_LOG as i64,
                 |_| Ok(()),
             )?;
         }
@@ -331,6 +505,14 @@ fn connect(path: &Path, options: OpenOptions, writes: bool) -> Result<Connection
         Ok(connection)
     };
     open().map_err(|error| store_error(path, error))
+}
+
+/// Puts the log into the file; gives whether somebody was in the way, and how many pages the log
+/// has and how many of them are in the file.
+fn checkpoint(connection: &Connection, how: &str) -> rusqlite::Result<(i64, i64, i64)> {
+    connection.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })
 }
 
 enum Cut {
@@ -347,10 +529,7 @@ impl From<rusqlite::Error> for Cut {
 /// Says so if the file was cut short. Only once its log is all in it, since until then a file may
 /// rightly be shorter than its header says.
 fn assert_whole(path: &Path, connection: &Connection) -> Result<(), Cut> {
-    let (busy, logged, written) =
-        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-        })?;
+    let (busy, logged, written) = checkpoint(connection, "PASSIVE")?;
     if busy != 0 || logged != written {
         return Ok(());
     }

@@ -6,12 +6,13 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mcpmon_core::StoreError;
-use rustix::fs::{FlockOperation, OFlags, flock};
+use mcpmon_core::store::Room;
+use rustix::fs::{FlockOperation, OFlags, flock, statvfs};
 use rustix::io::Errno;
 
 use crate::error::damaged;
@@ -121,6 +122,34 @@ fn judge(path: &Path, header: &[u8]) -> Result<Standing, StoreError> {
 
 fn open_plain(path: &Path) -> std::io::Result<File> {
     File::options().read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)
+}
+
+/// Which file this is, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// The file at `path`; `None` where there is none. As long as a file is open, no other gets its
+/// identity.
+pub(crate) fn identity(path: &Path) -> Option<Identity> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some(Identity { device: metadata.dev(), inode: metadata.ino() })
+}
+
+/// What the file and its log take, and what the file system has left for those who are not root.
+pub(crate) fn room(path: &Path, log: &Path) -> Result<Room, StoreError> {
+    let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    let held = fs::metadata(path).map_err(|error| io_error(path, error.to_string()))?.len();
+    let system = path.parent().and_then(|directory| statvfs(directory).ok());
+    let bytes = |blocks: u64, size: u64| blocks.saturating_mul(size);
+    Ok(Room {
+        file_bytes: held,
+        log_bytes: size(log),
+        free_bytes: system.as_ref().map(|system| bytes(system.f_bavail, system.f_frsize)),
+        disk_bytes: system.as_ref().map(|system| bytes(system.f_blocks, system.f_frsize)),
+    })
 }
 
 /// Makes a new database at `path` by `build`, which gets the path it is built at.

@@ -1,24 +1,41 @@
 //! What [`crate::export`] wrote as JSON lines, read back.
 //!
-//! Works over core's ports, as the export does. A check is known again by everything it says, so
-//! reading a file twice adds nothing; lines are bounded, and what is read is written in batches.
+//! Works over core's ports, as the export does. A file is read twice: once to see that every line
+//! is right, and only then to write, so that a broken file changes nothing. What is written goes in
+//! batches, each a transaction; a check is known again by everything it says and a change or alert
+//! by its own, so an import that was cut short is finished by reading the file again, and reading a
+//! whole one twice adds nothing.
 
-use std::collections::HashSet;
-use std::io::{BufRead, Read};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::{BufRead, Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::time::Duration;
 
-use mcpmon_core::alert::Alert;
-use mcpmon_core::store::{AlertQuery, Batch, CheckRecord, RecordQuery, Transition};
-use mcpmon_core::{IncidentLog, SampleStore, ServiceName, StoreError, Timestamp};
-use serde::Deserialize;
+use mcpmon_core::alert::AlertState;
+use mcpmon_core::state::StatusChange;
+use mcpmon_core::store::{
+    AlertQuery, AlertRecord, Batch, CheckRecord, ListRecord, RecordQuery, ServiceFacts, Transition,
+};
+use mcpmon_core::{
+    Alert, FailureCode, IncidentLog, SampleStore, ServiceName, StoreError, Timestamp,
+};
 
-use crate::export::EXPORT_SCHEMA;
+use crate::export::{EXPORT_SCHEMA, ReadLine};
 
-/// Longest line, in bytes.
-const LONGEST_LINE: u64 = 16 << 20;
-/// Checks of one batch.
+/// Longest line, in bytes: the lists of a server are one, and may be long.
+const LONGEST_LINE: u64 = 128 << 20;
+/// Checks or changes of one batch.
 const BATCH: usize = 5_000;
+/// Lines between two words about progress.
+const TELL_EVERY: u64 = 256;
+const MILLISECOND: Duration = Duration::from_millis(1);
+/// What is stored is not looked through where a batch has nothing for longer, in ms.
+const LONGEST_GAP: i64 = 3_600_000;
+/// Why an alert ended that was open in the file, where the store does not take its standing over.
+const LEFT_OPEN: &str = "it was open when it was exported; its subject has been judged anew since";
 
-/// A file could not be read back. What was read before the line stays.
+/// A file could not be read back. Nothing of it was imported where a line is wrong; else what came
+/// before may be there, and reading the file again goes on from it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
@@ -36,6 +53,14 @@ pub enum ImportError {
         /// What is wrong with it.
         message: String,
     },
+    /// A line is wrong that was right when the file was looked at: it was written meanwhile.
+    #[error("line {line}: {message}; it has changed since it was checked")]
+    Changed {
+        /// Its number, from 1.
+        line: u64,
+        /// What is wrong with it.
+        message: String,
+    },
 }
 
 /// What was read back.
@@ -43,137 +68,411 @@ pub enum ImportError {
 pub struct Imported {
     /// Checks added.
     pub checks: u64,
+    /// Changes of a service's status added.
+    pub changes: u64,
     /// Alerts added.
     pub alerts: u64,
-    /// Checks and alerts that were there already.
+    /// Checks, changes and alerts that were there already.
     pub known: u64,
+    /// The oldest check of the file.
+    pub oldest: Option<Timestamp>,
 }
 
-#[derive(Deserialize)]
-#[serde(tag = "record", rename_all = "snake_case")]
-enum Line {
-    Export { schema: String },
-    Snapshot { check: CheckRecord },
-    Alert(Alert),
+/// How far an import has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImportProgress {
+    /// Whether lines are being written; before that, they are looked at.
+    pub is_writing: bool,
+    /// Lines read in this pass.
+    pub lines: u64,
+    /// Bytes read in this pass.
+    pub bytes: u64,
 }
 
 /// Puts exports back into a store.
+#[derive(Clone)]
 pub struct Importer<'a> {
     samples: &'a dyn SampleStore,
     incidents: &'a dyn IncidentLog,
+    watcher: Option<Arc<dyn Fn(ImportProgress) + Send + Sync + 'a>>,
 }
 
 impl<'a> Importer<'a> {
     /// Puts them into these.
     pub fn new(samples: &'a dyn SampleStore, incidents: &'a dyn IncidentLog) -> Self {
-        Self { samples, incidents }
+        Self { samples, incidents, watcher: None }
     }
 
-    /// Reads JSON lines to their end.
+    /// Tells `watcher` every few hundred lines how far it has come.
+    #[must_use]
+    pub fn watched(mut self, watcher: impl Fn(ImportProgress) + Send + Sync + 'a) -> Self {
+        self.watcher = Some(Arc::new(watcher));
+        self
+    }
+
+    /// Reads JSON lines to their end, from where the input stands; twice.
     ///
     /// # Errors
     ///
-    /// At the first line that is not an export's, or when the store cannot be written.
-    pub async fn read_jsonl(
+    /// At the first line that is not an export's, before anything is written; or when the store
+    /// cannot be written.
+    pub async fn read_jsonl<R: BufRead + Seek + Send>(
         &self,
-        input: &mut (dyn BufRead + Send),
+        input: &mut R,
     ) -> Result<Imported, ImportError> {
-        let mut done = Imported::default();
-        let mut checks = Vec::new();
-        let mut text = Vec::new();
-        for line in 1.. {
-            text.clear();
-            let read = (&mut *input).take(LONGEST_LINE).read_until(b'\n', &mut text)?;
-            if read == 0 {
-                break;
-            }
-            let wrong = |message: String| ImportError::Line { line, message };
-            if read as u64 == LONGEST_LINE {
-                return Err(wrong(format!("longer than {LONGEST_LINE} bytes")));
-            }
-            if text.trim_ascii().is_empty() {
-                continue;
-            }
-            let record = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-            match (line, record) {
-                (1, Line::Export { schema }) if schema == EXPORT_SCHEMA => {}
-                (1, _) => {
-                    return Err(wrong(format!("not the first line of `{EXPORT_SCHEMA}`")));
-                }
-                (_, Line::Export { .. }) => {}
-                (_, Line::Snapshot { check }) => checks.push(check),
-                (_, Line::Alert(alert)) => self.add_alert(alert, &mut done).await?,
-            }
-            if checks.len() >= BATCH {
-                self.add_checks(std::mem::take(&mut checks), &mut done).await?;
-            }
+        let begin = input.stream_position()?;
+        let mut lines = Lines::new(self, input, false);
+        while lines.next()?.is_some() {}
+        input.seek(SeekFrom::Start(begin))?;
+
+        let mut lines = Lines::new(self, input, true);
+        let mut write = Writing::begin(self).await?;
+        while let Some(line) = lines.next().map_err(as_changed)? {
+            write.take(line).await?;
         }
-        self.add_checks(checks, &mut done).await?;
-        Ok(done)
+        write.finish().await
+    }
+}
+
+fn as_changed(error: ImportError) -> ImportError {
+    match error {
+        ImportError::Line { line, message } => ImportError::Changed { line, message },
+        other => other,
+    }
+}
+
+/// The lines of an input, each seen to be what an export writes.
+struct Lines<'i, 'a, R> {
+    input: &'i mut R,
+    importer: &'i Importer<'a>,
+    progress: ImportProgress,
+    text: Vec<u8>,
+}
+
+impl<'i, 'a, R: BufRead> Lines<'i, 'a, R> {
+    fn new(importer: &'i Importer<'a>, input: &'i mut R, is_writing: bool) -> Self {
+        let progress = ImportProgress { is_writing, lines: 0, bytes: 0 };
+        Self { input, importer, progress, text: Vec::new() }
     }
 
-    async fn add_checks(
-        &self,
-        checks: Vec<CheckRecord>,
-        done: &mut Imported,
-    ) -> Result<(), ImportError> {
-        let moments = checks.iter().map(|check| check.at);
-        let (Some(first), Some(last)) = (moments.clone().min(), moments.max()) else {
-            return Ok(());
-        };
-        let mut known = self.known_between(first, last).await?;
-        let all = checks.len() as u64;
-        let new: Vec<_> =
-            checks.into_iter().filter(|check| known.insert(identity(check))).collect();
-        done.checks += new.len() as u64;
-        done.known += all - new.len() as u64;
-        self.samples.append(&Batch { checks: new, ..Batch::default() }).await?;
+    fn next(&mut self) -> Result<Option<ReadLine>, ImportError> {
+        loop {
+            self.text.clear();
+            let read = (&mut *self.input).take(LONGEST_LINE).read_until(b'\n', &mut self.text)?;
+            if read == 0 {
+                return match self.progress.lines {
+                    0 => Err(self.wrong("there is none; is it the right file?", 1)),
+                    _ => Ok(None),
+                };
+            }
+            self.progress.lines += 1;
+            self.progress.bytes += read as u64;
+            let line = self.progress.lines;
+            if line.is_multiple_of(TELL_EVERY)
+                && let Some(watcher) = &self.importer.watcher
+            {
+                watcher(self.progress);
+            }
+            if read as u64 == LONGEST_LINE {
+                return Err(self.wrong(&format!("longer than {LONGEST_LINE} bytes"), line));
+            }
+            if line > 1 && self.text.trim_ascii().is_empty() {
+                continue;
+            }
+            let record = ReadLine::parse(&self.text);
+            return match (line, record) {
+                (_, Ok(ReadLine::Export { schema, export_time })) if schema == EXPORT_SCHEMA => {
+                    Ok(Some(ReadLine::Export { schema, export_time }))
+                }
+                // Also where one export follows another.
+                (1, _) | (_, Ok(ReadLine::Export { .. })) => {
+                    Err(self.wrong(&format!("not the first line of `{EXPORT_SCHEMA}`"), line))
+                }
+                (_, Ok(record)) => Ok(Some(record)),
+                (_, Err(error)) => Err(self.wrong(&error.to_string(), line)),
+            };
+        }
+    }
+
+    fn wrong(&self, message: &str, line: u64) -> ImportError {
+        // The place in the line stays; the line is ours.
+        ImportError::Line { line, message: message.replace(" at line 1 column ", " at column ") }
+    }
+}
+
+/// An import that is being written.
+struct Writing<'a> {
+    samples: &'a dyn SampleStore,
+    incidents: &'a dyn IncidentLog,
+    /// Services the store can say something of by itself.
+    described: HashSet<ServiceName>,
+    /// When the lists the store has were first seen.
+    listed: HashMap<ServiceName, Timestamp>,
+    /// Subjects whose standing the store knows.
+    judged: HashSet<mcpmon_core::alert::AlertKey>,
+    /// When what is being read was exported.
+    exported_at: Option<Timestamp>,
+    /// Alerts that were open then and whose standing is not read yet, by id.
+    open: BTreeMap<String, Alert>,
+    batch: Batch,
+    done: Imported,
+}
+
+impl<'a> Writing<'a> {
+    async fn begin(importer: &Importer<'a>) -> Result<Self, ImportError> {
+        let (samples, incidents) = (importer.samples, importer.incidents);
+        let mut described = HashSet::new();
+        let mut listed = HashMap::new();
+        for stored in samples.services().await? {
+            let name = stored.facts.service;
+            if let Some(lists) = samples.lists(&name).await? {
+                listed.insert(name.clone(), lists.at);
+            }
+            // A transport is what every service has that was ever watched.
+            if !stored.facts.transport.is_empty() {
+                described.insert(name);
+            }
+        }
+        let judged = incidents.states().await?.into_iter().map(|state| state.key).collect();
+        Ok(Self {
+            samples,
+            incidents,
+            described,
+            listed,
+            judged,
+            exported_at: None,
+            open: BTreeMap::new(),
+            batch: Batch::default(),
+            done: Imported::default(),
+        })
+    }
+
+    async fn take(&mut self, line: ReadLine) -> Result<(), ImportError> {
+        match line {
+            ReadLine::Export { export_time, .. } => {
+                self.exported_at = self.exported_at.max(export_time);
+            }
+            ReadLine::Service(facts) => self.take_facts(*facts),
+            ReadLine::List(lists) => self.take_lists(*lists),
+            ReadLine::Change(change) => self.batch.changes.push(*change),
+            ReadLine::Snapshot(check) => {
+                let oldest = self.done.oldest.map_or(check.at, |oldest| oldest.min(check.at));
+                self.done.oldest = Some(oldest);
+                self.batch.checks.push(*check);
+            }
+            ReadLine::Alert(record) => self.add_alert(*record).await?,
+            ReadLine::AlertState(state) => self.add_state(*state).await?,
+        }
+        if self.batch.checks.len() >= BATCH || self.batch.changes.len() >= BATCH {
+            self.flush().await?;
+        }
         Ok(())
     }
 
-    async fn known_between(
-        &self,
-        first: Timestamp,
-        last: Timestamp,
-    ) -> Result<HashSet<Identity>, ImportError> {
-        let until = last.saturating_add(std::time::Duration::from_millis(1));
-        let mut query = RecordQuery { until: Some(until), ..RecordQuery::all().since(first) };
-        let mut known = HashSet::new();
-        loop {
-            let page = self.samples.checks(&query).await?;
-            known.extend(page.items.iter().map(identity));
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return Ok(known),
-            }
+    /// What a service is now is for the store to say, where it knows.
+    fn take_facts(&mut self, facts: ServiceFacts) {
+        if self.described.insert(facts.service.clone()) {
+            self.batch.facts.push(facts);
         }
     }
 
-    async fn add_alert(&self, alert: Alert, done: &mut Imported) -> Result<(), ImportError> {
-        let millisecond = std::time::Duration::from_millis(1);
+    fn take_lists(&mut self, lists: ListRecord) {
+        if self.listed.get(&lists.service).is_none_or(|known| *known < lists.at) {
+            self.listed.insert(lists.service.clone(), lists.at);
+            self.batch.lists.push(lists);
+        }
+    }
+
+    async fn finish(mut self) -> Result<Imported, ImportError> {
+        self.flush().await?;
+        for (_, alert) in std::mem::take(&mut self.open) {
+            let at = self.exported_at.map_or(alert.timestamp, |at| at.max(alert.timestamp));
+            let ended_because = Some(LEFT_OPEN.to_owned());
+            let ended = Alert { resolved_at: Some(at), ended_because, ..alert };
+            self.commit(None, Some(ended), at).await?;
+        }
+        Ok(self.done)
+    }
+
+    async fn flush(&mut self) -> Result<(), ImportError> {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.only_new_checks(&mut batch.checks).await?;
+        self.only_new_changes(&mut batch.changes).await?;
+        let (checks, changes) = (batch.checks.len() as u64, batch.changes.len() as u64);
+        self.samples.put_back(&batch).await?;
+        self.done.checks += checks;
+        self.done.changes += changes;
+        Ok(())
+    }
+
+    /// Leaves the checks the store does not have. Of what it has only the moments of the batch are
+    /// kept, however far apart they lie.
+    async fn only_new_checks(&mut self, checks: &mut Vec<CheckRecord>) -> Result<(), ImportError> {
+        let whose = checks.iter().map(|check| (&check.service, check.at));
+        let moments: HashSet<Timestamp> = whose.clone().map(|(_, at)| at).collect();
+        let mut known = HashSet::new();
+        for mut query in stretches(whose) {
+            loop {
+                let page = self.samples.checks(&query).await?;
+                let asked = page.items.iter().filter(|check| moments.contains(&check.at));
+                known.extend(asked.map(check_identity));
+                match page.next {
+                    Some(next) => query.after = Some(next),
+                    None => break,
+                }
+            }
+        }
+        let all = checks.len();
+        checks.retain(|check| known.insert(check_identity(check)));
+        self.done.known += (all - checks.len()) as u64;
+        Ok(())
+    }
+
+    async fn only_new_changes(
+        &mut self,
+        changes: &mut Vec<StatusChange>,
+    ) -> Result<(), ImportError> {
+        let whose = changes.iter().map(|change| (&change.service, change.at));
+        let moments: HashSet<Timestamp> = whose.clone().map(|(_, at)| at).collect();
+        let mut known = HashSet::new();
+        for mut query in stretches(whose) {
+            loop {
+                let page = self.samples.changes(&query).await?;
+                let asked = page.items.iter().filter(|change| moments.contains(&change.at));
+                known.extend(asked.map(change_identity));
+                match page.next {
+                    Some(next) => query.after = Some(next),
+                    None => break,
+                }
+            }
+        }
+        let all = changes.len();
+        changes.retain(|change| known.insert(change_identity(change)));
+        self.done.known += (all - changes.len()) as u64;
+        Ok(())
+    }
+
+    /// Adds one that ended; one that is open waits for where it stands.
+    async fn add_alert(&mut self, record: AlertRecord) -> Result<(), ImportError> {
+        let alert = record.alert;
+        // Of two exports in one file the later knows better.
+        let is_again = self.open.remove(&alert.id).is_some();
+        if is_again {
+            self.done.known += 1;
+        } else if self.is_known(&alert).await? {
+            self.done.known += 1;
+            return Ok(());
+        } else {
+            self.done.alerts += 1;
+        }
+        if alert.resolved_at.is_none() {
+            self.open.insert(alert.id.clone(), alert);
+            return Ok(());
+        }
+        let at = alert.timestamp;
+        self.commit(None, Some(alert), at).await
+    }
+
+    async fn is_known(&self, alert: &Alert) -> Result<bool, ImportError> {
         let query = AlertQuery {
             since: Some(alert.timestamp),
-            until: Some(alert.timestamp.saturating_add(millisecond)),
-            limit: 1_000,
+            until: Some(alert.timestamp.saturating_add(MILLISECOND)),
+            limit: usize::MAX,
             ..AlertQuery::default()
         };
         let there = self.incidents.alerts(&query).await?;
-        if there.iter().any(|record| record.alert.id == alert.id) {
-            done.known += 1;
+        Ok(there.iter().any(|known| known.alert.id == alert.id))
+    }
+
+    /// Where an open alert stands: only of subjects the store has not judged itself.
+    async fn add_state(&mut self, state: AlertState) -> Result<(), ImportError> {
+        if !self.judged.insert(state.key.clone()) {
             return Ok(());
         }
-        done.alerts += 1;
-        let at = alert.timestamp;
-        let transition = Transition { alerts: vec![alert], at, ..Transition::default() };
+        let alert = state.alert.as_ref().and_then(|alert| self.open.remove(&alert.id));
+        let at = state.since;
+        self.commit(Some(state), alert, at).await
+    }
+
+    async fn commit(
+        &self,
+        state: Option<AlertState>,
+        alert: Option<Alert>,
+        at: Timestamp,
+    ) -> Result<(), ImportError> {
+        let (states, alerts) = (state.into_iter().collect(), alert.into_iter().collect());
+        let transition = Transition { states, alerts, at, ..Transition::default() };
         Ok(self.incidents.commit(&transition).await?)
     }
 }
 
-type Identity = (ServiceName, Timestamp, &'static str, u128);
+/// The records around these moments, without the long times between them; of one service where all
+/// are.
+fn stretches<'a>(
+    whose: impl Iterator<Item = (&'a ServiceName, Timestamp)> + Clone,
+) -> Vec<RecordQuery> {
+    let mut services = whose.clone().map(|(service, _)| service);
+    let only = services.next().filter(|first| services.all(|other| other == *first));
+    let mut moments: Vec<i64> = whose.map(|(_, at)| at.as_millis()).collect();
+    moments.sort_unstable();
+    let stretches = moments.chunk_by(|one, next| next.saturating_sub(*one) <= LONGEST_GAP);
+    let queries = stretches.map(|stretch| {
+        let [first, last] = [stretch[0], stretch[stretch.len() - 1]].map(Timestamp::from_millis);
+        let until = Some(last.saturating_add(MILLISECOND));
+        RecordQuery { service: only.cloned(), until, ..RecordQuery::all().since(first) }
+    });
+    queries.collect()
+}
+
+type CheckIdentity =
+    (ServiceName, Timestamp, [&'static str; 2], Option<FailureCode>, Option<u128>, u128);
 
 /// What no two checks of a service have in common.
-fn identity(check: &CheckRecord) -> Identity {
+fn check_identity(check: &CheckRecord) -> CheckIdentity {
     // As exact as a store keeps it.
-    let ticks = (check.total.as_nanos() + 5_000) / 10_000;
-    (check.service.clone(), check.at, check.question.as_str(), ticks)
+    let ticks = |duration: Duration| (duration.as_nanos() + 5_000) / 10_000;
+    let words = [check.question.as_str(), check.status.as_str()];
+    let (latency, total) = (check.latency.map(ticks), ticks(check.total));
+    (check.service.clone(), check.at, words, check.code, latency, total)
+}
+
+type ChangeIdentity = (ServiceName, Timestamp, [&'static str; 2], Timestamp, String);
+
+/// Everything a change says: a service may change twice within a moment.
+fn change_identity(change: &StatusChange) -> ChangeIdentity {
+    let words = [change.from.as_str(), change.status.as_str()];
+    let cause = format!("{:?}{:?}", change.failure, change.findings);
+    (change.service.clone(), change.at, words, change.since, cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Moments of services, in minutes, and the spans that are asked for, each with its service.
+    #[track_caller]
+    fn check(moments: &[(&str, i64)], asked: &[(Option<&str>, i64, i64)]) {
+        let at = |minute: i64| Timestamp::from_millis(minute * 60_000);
+        let moments: Vec<_> =
+            moments.iter().map(|(name, minute)| (ServiceName::from(*name), at(*minute))).collect();
+        let found = stretches(moments.iter().map(|(name, at)| (name, *at)));
+        let asked = asked.iter().map(|(service, first, last)| RecordQuery {
+            service: service.map(ServiceName::from),
+            until: Some(at(*last).saturating_add(MILLISECOND)),
+            ..RecordQuery::all().since(at(*first))
+        });
+        assert_eq!(found, asked.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_lies_far_from_a_batch_is_not_asked_for() {
+        check(&[], &[]);
+        check(&[("a", 5)], &[(Some("a"), 5, 5)]);
+        check(&[("a", 5), ("b", 40), ("a", 90)], &[(None, 5, 90)]);
+        check(
+            &[("a", 500_000), ("a", 0), ("a", 500_060)],
+            &[(Some("a"), 0, 0), (Some("a"), 500_000, 500_060)],
+        );
+        check(&[("a", 0), ("b", 61)], &[(None, 0, 0), (None, 61, 61)]);
+    }
 }

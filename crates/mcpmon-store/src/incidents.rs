@@ -3,10 +3,12 @@
 //! These are few and read whole, so each is kept as the JSON of core's type, beside the columns it
 //! is looked up by.
 
+use std::collections::HashSet;
+
 use mcpmon_core::alert::{AlertPhase, AlertState, Receipt, Silence};
 use mcpmon_core::monitor::MonitorCommand;
 use mcpmon_core::store::{
-    AlertQuery, AlertRecord, AuditEntry, Delivery, NewDelivery, Settlement, Transition,
+    AlertQuery, AlertRecord, AuditEntry, AuditQuery, Delivery, NewDelivery, Settlement, Transition,
 };
 use mcpmon_core::{Alert, Notification, Timestamp};
 use rusqlite::{Connection, Params, Row, Transaction, TransactionBehavior, params};
@@ -153,6 +155,33 @@ pub(crate) fn settle(
     Ok(())
 }
 
+/// Queued messages for handlers not among those of a JSON list.
+const FOR_OTHERS: &str = "state = 'queued' AND handler NOT IN (SELECT value FROM json_each(?1))";
+
+/// Whether any message waits for a handler not among these. A reader's question, so that the
+/// writer is not asked where there is nothing to do.
+pub(crate) fn waits_for_others(
+    connection: &Connection,
+    handlers: &[String],
+) -> rusqlite::Result<bool> {
+    let sql = format!("SELECT 1 FROM outbox WHERE {FOR_OTHERS} LIMIT 1");
+    connection.prepare_cached(&sql)?.exists([to_json(&handlers)?])
+}
+
+/// Gives up what waits for handlers not among these; says how many messages that were.
+pub(crate) fn give_up_for_others(
+    transaction: &Transaction<'_>,
+    handlers: &[String],
+    at: Timestamp,
+    why: &str,
+) -> rusqlite::Result<u64> {
+    let sql = format!(
+        "UPDATE outbox SET state = 'dead', settled_at = ?2, last_error = ?3 WHERE {FOR_OTHERS}"
+    );
+    let values = params![to_json(&handlers)?, at.as_millis(), why];
+    Ok(transaction.prepare_cached(&sql)?.execute(values)? as u64)
+}
+
 /// Messages that were given up, newest first.
 pub(crate) fn dead_letters(
     connection: &Connection,
@@ -163,6 +192,44 @@ pub(crate) fn dead_letters(
          ORDER BY settled_at DESC, id DESC LIMIT ?1"
     );
     rows_of(connection, &sql, [limit_of(limit)], read_delivery)
+}
+
+/// Queues what was given up for a handler once more, under its old number.
+pub(crate) fn revive(
+    transaction: &Transaction<'_>,
+    handler: &str,
+    now: Timestamp,
+) -> rusqlite::Result<u64> {
+    let of_state = |state: &str| {
+        let sql = format!("SELECT {DELIVERY} FROM outbox WHERE state = '{state}' AND handler = ?1");
+        rows_of(transaction, &sql, [handler], read_delivery)
+    };
+    let (dead, queued) = (of_state("dead")?, of_state("queued")?);
+    let to_come: HashSet<&str> = dead.iter().chain(&queued).flat_map(Delivery::ends).collect();
+    let begun = dead.iter().flat_map(|letter| &letter.notification.alerts);
+    let mut ended = HashSet::new();
+    for alert in begun.filter(|alert| alert.resolved_at.is_none()) {
+        let sql = "SELECT 1 FROM alert WHERE id = ?1 AND resolved_at IS NOT NULL";
+        if transaction.prepare_cached(sql)?.exists([&alert.id])? {
+            ended.insert(alert.id.as_str());
+        }
+    }
+    let mut revived = 0;
+    for letter in &dead {
+        if letter.is_worth_reviving(|id| ended.contains(id), |id| to_come.contains(id)) {
+            let sql = "UPDATE outbox SET state = 'queued', due_at = ?2, attempt = 1,
+                              settled_at = NULL WHERE id = ?1";
+            let values = params![letter.id, now.as_millis()];
+            revived += transaction.prepare_cached(sql)?.execute(values)? as u64;
+        }
+    }
+    Ok(revived)
+}
+
+/// Forgets what was given up for a handler.
+pub(crate) fn discard(transaction: &Transaction<'_>, handler: &str) -> rusqlite::Result<u64> {
+    let sql = "DELETE FROM outbox WHERE state = 'dead' AND handler = ?1";
+    Ok(transaction.prepare_cached(sql)?.execute([handler])? as u64)
 }
 
 /// Alerts, newest first, each with where it stands.
@@ -218,16 +285,33 @@ pub(crate) fn put_silence(
 }
 
 pub(crate) fn record(transaction: &Transaction<'_>, entry: &AuditEntry) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO audit (at, body) VALUES (?1, ?2)";
-    transaction.prepare_cached(sql)?.execute(params![entry.at.as_millis(), to_json(entry)?])?;
+    let sql = "INSERT INTO audit (at, body, key, service) VALUES (?1, ?2, ?3, ?4)
+               ON CONFLICT (key) DO UPDATE SET at = excluded.at, body = excluded.body";
+    let values = params![entry.at.as_millis(), to_json(entry)?, entry.id, entry.service.as_str()];
+    transaction.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }
 
-pub(crate) fn audit(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<AuditEntry>> {
-    let sql = "SELECT body FROM audit ORDER BY at DESC, id DESC LIMIT ?1";
-    rows_of(connection, sql, [limit_of(limit)], |row| {
-        Ok(from_json("audit entry", row.get_ref(0)?.as_str()?))
-    })
+/// What was done, newest first.
+pub(crate) fn audit(
+    connection: &Connection,
+    query: &AuditQuery,
+) -> rusqlite::Result<Vec<AuditEntry>> {
+    let read = |row: &Row<'_>| Ok(from_json("audit entry", row.get_ref(0)?.as_str()?));
+    let since = query.since.map_or(i64::MIN, Timestamp::as_millis);
+    let limit = limit_of(query.limit);
+    // Two questions rather than one with a choice in it, so that each has its index.
+    match &query.service {
+        Some(service) => {
+            let sql = "SELECT body FROM audit WHERE service = ?1 AND at >= ?2
+                       ORDER BY at DESC, id DESC LIMIT ?3";
+            rows_of(connection, sql, params![service.as_str(), since, limit], read)
+        }
+        None => {
+            let sql = "SELECT body FROM audit WHERE at >= ?1 ORDER BY at DESC, id DESC LIMIT ?2";
+            rows_of(connection, sql, params![since, limit], read)
+        }
+    }
 }
 
 /// Leaves a command; `false` where too many wait already.
@@ -261,15 +345,19 @@ pub(crate) fn take(
     let mut commands = Vec::new();
     if waiting(connection)? {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let sql = "SELECT body FROM command ORDER BY id";
-        commands = rows_of(&transaction, sql, [], |row| {
-            Ok(from_json("command", row.get_ref(0)?.as_str()?))
-        })?;
+        commands = self::commands(&transaction)?;
         transaction.prepare_cached("DELETE FROM command")?.execute([])?;
         transaction.commit()?;
     }
     *watch = CommandWatch { seen: Some(version), submitted: false };
     Ok(commands)
+}
+
+/// Commands that wait, oldest first.
+pub(crate) fn commands(connection: &Connection) -> rusqlite::Result<Vec<MonitorCommand>> {
+    rows_of(connection, "SELECT body FROM command ORDER BY id", [], |row| {
+        Ok(from_json("command", row.get_ref(0)?.as_str()?))
+    })
 }
 
 fn waiting(connection: &Connection) -> rusqlite::Result<bool> {

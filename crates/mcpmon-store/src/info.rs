@@ -7,7 +7,11 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use crate::database::Database;
-use crate::{block, file, schema, seal};
+use crate::mount::{self, FileSystem};
+use crate::rollup::Grain;
+use crate::services::Words;
+use crate::sizes::{self, Resolution, TableSize};
+use crate::{block, file, head, schema, seal, summary};
 
 /// Problems listed at most; a damaged file has one for every page.
 const MOST_PROBLEMS: u32 = 100;
@@ -27,6 +31,8 @@ pub struct StoreInfo {
     pub file_bytes: u64,
     /// Its write-ahead log's size.
     pub wal_bytes: u64,
+    /// What it is on; `None` where the system does not say.
+    pub file_system: Option<FileSystem>,
     /// Inside the file, free for what comes next.
     pub free_bytes: u64,
     /// The schema it has.
@@ -58,6 +64,10 @@ pub struct StoreInfo {
     pub outbox: OutboxCounts,
     /// Commands no monitor has taken yet.
     pub commands: u64,
+    /// Checks and their sums, finest first.
+    pub resolutions: Vec<Resolution>,
+    /// Every table, largest first.
+    pub tables: Vec<TableSize>,
 }
 
 /// Messages by what became of them.
@@ -98,19 +108,24 @@ impl StoreInfo {
             let oldest = oldest.into_iter().chain(oldest_packed).min();
             let newest = newest.max(newest_packed);
             let count = |of: &str| count(connection, of);
+            let oldest = oldest.map(Timestamp::from_millis);
+            let newest = newest.map(Timestamp::from_millis);
+            let tables = sizes::tables(connection)?;
+            let resolutions = sizes::resolutions(connection, &tables, (checks, oldest, newest))?;
             Ok(Self {
                 schema: Self::SCHEMA.to_owned(),
                 path: path.to_path_buf(),
                 in_use: file::is_locked(path),
                 file_bytes: size(path),
                 wal_bytes: size(&file::with_suffix(path, "-wal")),
+                file_system: mount::of(path),
                 free_bytes,
                 schema_version: u32::try_from(pragma("user_version")?).unwrap_or(u32::MAX),
                 sqlite_version: rusqlite::version().to_owned(),
                 services: count("service")?,
                 checks,
-                oldest_check: oldest.map(Timestamp::from_millis),
-                newest_check: newest.map(Timestamp::from_millis),
+                oldest_check: oldest,
+                newest_check: newest,
                 bytes_per_check: (checks >= MEANINGFUL).then(|| used_bytes as f64 / checks as f64),
                 status_changes: count("status_change")?,
                 tool_lists: count("tool_list")?,
@@ -123,6 +138,8 @@ impl StoreInfo {
                     dead: count("outbox WHERE state = 'dead'")?,
                 },
                 commands: count("command")?,
+                resolutions,
+                tables,
             })
         })
     }
@@ -157,11 +174,13 @@ impl IntegrityReport {
 
     /// Reads the whole file: seconds for each gigabyte.
     pub(crate) fn read(database: &Database) -> Result<Self, StoreError> {
-        database.read(|connection, _| {
+        database.read(|connection, words| {
             let mut problems = integrity(connection)?;
             problems.extend(dangling(connection)?);
             problems.extend(marks(connection)?);
             problems.extend(blocks(connection)?);
+            problems.extend(summaries(connection, words, Grain::Quarter)?);
+            problems.extend(summaries(connection, words, Grain::Hour)?);
             let pragma =
                 |name| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
             let application_id = pragma("application_id")?;
@@ -198,15 +217,30 @@ fn dangling(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     rows.take(MOST_PROBLEMS as usize).collect()
 }
 
-/// Checks no mark leads to, which no question would find.
+/// Checks no mark leads to, which no question would find; or that cannot be unpacked.
 fn marks(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let marked: u64 =
         connection
             .query_row("SELECT coalesce(sum(kept), 0) FROM head_mark", [], |row| row.get(0))?;
-    let sql = "SELECT count(*) FROM check_head WHERE id >= ?1";
-    let there: u64 = connection.query_row(sql, [seal::head_from(connection)?], |row| row.get(0))?;
+    let mut there = 0_u64;
+    let mut damage = None;
+    head::each(connection, seal::head_from(connection)?, i64::MAX, |id, packed| {
+        there += 1;
+        if packed.row().is_none() {
+            damage.get_or_insert_with(|| format!("check {id} cannot be unpacked"));
+        }
+        Ok(())
+    })
+    .or_else(|error| match error {
+        rusqlite::Error::FromSqlConversionFailure(_, _, what) => {
+            damage = Some(what.to_string());
+            Ok(())
+        }
+        other => Err(other),
+    })?;
     let differ = marked != there;
-    Ok(differ.then(|| format!("{there} checks are there, but {marked} can be found by time")))
+    let lost = || format!("{there} checks are there, but {marked} can be found by time");
+    Ok(damage.or_else(|| differ.then(lost)))
 }
 
 /// Blocks that cannot be unpacked, or belong to no chunk.
@@ -224,6 +258,29 @@ fn blocks(connection: &Connection) -> rusqlite::Result<Vec<String>> {
         }
         if block::unpack(row.get_ref(1)?.as_blob()?).is_none() {
             problems.push(format!("block {id} cannot be unpacked"));
+        }
+        if problems.len() >= MOST_PROBLEMS as usize {
+            break;
+        }
+    }
+    Ok(problems)
+}
+
+/// Summaries of a quarter or an hour, with their sketches, that cannot be unpacked.
+fn summaries(
+    connection: &Connection,
+    words: &Words,
+    grain: Grain,
+) -> rusqlite::Result<Vec<String>> {
+    let mut problems = Vec::new();
+    let table = grain.table();
+    let mut statement = connection.prepare(&format!("SELECT id, summary FROM {table}"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let packed = row.get_ref(1)?.as_blob()?;
+        if summary::unpack(packed, words, grain.length()).is_none() {
+            let id: i64 = row.get(0)?;
+            problems.push(format!("row {id} of {table} cannot be unpacked"));
         }
         if problems.len() >= MOST_PROBLEMS as usize {
             break;

@@ -11,6 +11,8 @@
 
 mod aside;
 mod backup;
+mod baseline;
+mod batch;
 mod bits;
 mod block;
 mod bound;
@@ -20,9 +22,12 @@ mod error;
 pub mod export;
 mod file;
 mod head;
+mod holds;
 pub mod import;
 mod incidents;
 mod info;
+mod legacy;
+mod mount;
 mod packed;
 mod pages;
 mod prune;
@@ -32,13 +37,17 @@ mod row;
 mod schema;
 mod seal;
 mod services;
+mod sizes;
 mod store;
 mod summary;
 
 pub use aside::SetAside;
 pub use database::OpenOptions;
+pub use holds::WriterHolds;
 pub use info::{IntegrityReport, OutboxCounts, StoreInfo};
+pub use mount::FileSystem;
 pub use prune::PruneReport;
+pub use sizes::{Forecast, Resolution, TableSize};
 pub use store::SqliteStore;
 
 /// Compiles what the README shows.

@@ -1,12 +1,11 @@
-//! Small values packed as variable-length integers: the parts of a check, a process tree, a
-//! machine.
+//! Small values packed as variable-length integers: a process tree, a machine, and what they are
+//! made of.
 //!
 //! A field name costs more than its value in every self-describing format, and these are written
 //! every few seconds for years. Times are ticks of 10 µs, percentages and rates hundredths. Each
 //! kind is destructured where it is packed, so a field added in core does not compile until it has
 //! a place here (and the machine's version a successor).
 
-use mcpmon_core::Phases;
 use mcpmon_core::metrics::{DiskMetrics, NetworkMetrics, ProcessMetrics, SystemMetrics};
 
 /// Version of a packed machine sample.
@@ -23,9 +22,15 @@ pub(crate) fn push(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// Hundredths of a percentage, a rate, or milliseconds (then ticks of 10 µs). What is negative or
+/// not a number becomes 0.
+pub(crate) fn to_hundredths(value: f64) -> i64 {
+    // The cast saturates.
+    ((value * 100.0).round() as i64).max(0)
+}
+
 fn push_hundredths(out: &mut Vec<u8>, value: f64) {
-    // The cast saturates: what is negative or not a number becomes 0.
-    push(out, (value * 100.0).round() as u64);
+    push(out, to_hundredths(value).unsigned_abs());
 }
 
 fn push_optional(out: &mut Vec<u8>, value: Option<u64>) {
@@ -38,9 +43,11 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Takes packed values off the front of a row. Every method is `None` at a damaged row's end.
+#[derive(Debug)]
 pub(crate) struct Unpacker<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Unpacker<'a> {
+    #[inline]
     pub(crate) fn int(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
@@ -75,25 +82,8 @@ impl<'a> Unpacker<'a> {
     }
 }
 
-/// Packs the parts of a check; nothing at all where none was timed.
-pub(crate) fn phases(out: &mut Vec<u8>, phases: &Phases) {
-    let Phases { spawn_ms, dns_ms, connect_ms, tls_ms, handshake_ms, list_ms } = *phases;
-    let parts = [spawn_ms, dns_ms, connect_ms, tls_ms, handshake_ms, list_ms];
-    let present = parts
-        .iter()
-        .enumerate()
-        .fold(0, |mask, (bit, part)| mask | u64::from(part.is_some()) << bit);
-    if present == 0 {
-        return;
-    }
-    push(out, present);
-    for part in parts.into_iter().flatten() {
-        push_hundredths(out, part);
-    }
-}
-
-/// The parts of a check in ticks of 10 µs: spawn, dns, connect, tls, handshake, list. A part that
-/// cannot be read counts as not timed.
+/// The parts of a check as schema 2 kept them, in ticks of 10 µs: spawn, dns, connect, tls,
+/// handshake, list. A part that cannot be read counts as not timed.
 pub(crate) fn to_parts(packed: &[u8]) -> [Option<i64>; 6] {
     let mut packed = Unpacker(packed);
     let present = packed.int().unwrap_or(0);
@@ -114,6 +104,17 @@ pub(crate) struct PackedProcess {
 }
 
 impl PackedProcess {
+    pub(crate) fn of(process: &ProcessMetrics) -> Self {
+        let ProcessMetrics { cpu_percent, memory_bytes, open_files, processes, .. } = *process;
+        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        Self {
+            cpu: to_hundredths(cpu_percent),
+            memory: signed(memory_bytes),
+            files: open_files.map(signed),
+            processes: i64::from(processes),
+        }
+    }
+
     pub(crate) fn metrics(self) -> ProcessMetrics {
         let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
         ProcessMetrics {
@@ -127,16 +128,7 @@ impl PackedProcess {
     }
 }
 
-/// Packs a process tree.
-pub(crate) fn process(out: &mut Vec<u8>, process: &ProcessMetrics) {
-    let ProcessMetrics { cpu_percent, memory_bytes, open_files, processes, .. } = *process;
-    push_hundredths(out, cpu_percent);
-    push(out, memory_bytes);
-    push_optional(out, open_files);
-    push(out, u64::from(processes));
-}
-
-/// A process tree, if it can be read.
+/// A process tree as schema 2 kept it, if it can be read.
 pub(crate) fn to_process(packed: &[u8]) -> Option<PackedProcess> {
     let mut packed = Unpacker(packed);
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -279,24 +271,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn phases_come_back_as_they_were(
-            parts in proptest::collection::vec(proptest::option::of(hundredths()), 6),
-        ) {
-            let before = Phases {
-                spawn_ms: parts[0],
-                dns_ms: parts[1],
-                connect_ms: parts[2],
-                tls_ms: parts[3],
-                handshake_ms: parts[4],
-                list_ms: parts[5],
-            };
-            let mut packed = Vec::new();
-            phases(&mut packed, &before);
-            let back = to_parts(&packed).map(|part| part.map(|ticks| ticks as f64 / 100.0));
-            prop_assert_eq!(back.to_vec(), parts);
-        }
-
-        #[test]
         fn a_process_tree_comes_back_as_it_was(
             cpu_percent in hundredths(),
             memory_bytes in 0..u64::MAX / 2,
@@ -310,9 +284,7 @@ mod tests {
                 processes,
                 ..ProcessMetrics::default()
             };
-            let mut packed = Vec::new();
-            process(&mut packed, &before);
-            prop_assert_eq!(to_process(&packed).map(PackedProcess::metrics), Some(before));
+            prop_assert_eq!(PackedProcess::of(&before).metrics(), before);
         }
 
         #[test]

@@ -5,13 +5,16 @@
 //! behind it. Checks are ordered by time, then by service, then as they were appended; that order
 //! is the same before and after sealing, so a cursor outlives it.
 
+use std::ops::Range;
+
 use mcpmon_core::store::{CheckRecord, Cursor, Page, RecordQuery};
 use mcpmon_core::{ServiceName, Timestamp};
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
+use crate::batch::Packed;
 use crate::block;
-use crate::head::{Mark, SPAN};
-use crate::row::Row;
+use crate::head::{self, Mark, SPAN};
+use crate::row::{Outcome, Row};
 use crate::seal::{Chunk, SERVICE_BITS, Sealed};
 use crate::services::Words;
 
@@ -71,20 +74,40 @@ impl<'a> Source<'a> {
         Ok(Self { connection, sealed: Sealed::load(connection)?, services, from, until })
     }
 
-    /// Gives everything, part by part and in no order.
-    pub(crate) fn each(&self, mut give: impl FnMut(&Placed)) -> rusqlite::Result<()> {
-        let mut found = Vec::new();
+    /// Gives what every check said and whose it is, in no order.
+    /// What is damaged is left out: sums are made of this, and go on.
+    pub(crate) fn each(&self, mut give: impl FnMut(i64, &Outcome)) -> rusqlite::Result<()> {
         for part in self.parts()? {
-            self.read(&part, &mut found)?;
-            found.drain(..).for_each(|placed| give(&placed));
+            match part {
+                Part::Run(mark) => {
+                    head::each_sound(self.connection, mark.first, mark.last, |id, packed| {
+                        if self.is_asked_for(id, &packed) {
+                            give(packed.service, &packed.outcome()?);
+                        }
+                        Some(())
+                    })?;
+                }
+                Part::Chunk(chunk) => self.each_block(&chunk, |id, service, packed| {
+                    let inside = self.inside(&chunk);
+                    let Some(outcomes) = block::outcomes(packed) else {
+                        head::tell_damaged(id);
+                        return Ok(());
+                    };
+                    let outcomes = outcomes.iter().filter(|check| inside.contains(&check.at));
+                    outcomes.for_each(|check| give(service, check));
+                    Ok(())
+                })?,
+            }
         }
         Ok(())
     }
 
     fn parts(&self) -> rusqlite::Result<Vec<Part>> {
-        let sql = "SELECT first, last, kept, min_at, max_at FROM head_mark
-                   WHERE min_at >= ?1 AND min_at < ?2 AND max_at >= ?3";
-        let mut marks = self.connection.prepare_cached(sql)?;
+        let sql = format!(
+            "SELECT {} FROM head_mark WHERE min_at >= ?1 AND min_at < ?2 AND max_at >= ?3",
+            Mark::COLUMNS
+        );
+        let mut marks = self.connection.prepare_cached(&sql)?;
         let begin = self.from.saturating_sub(SPAN);
         let marks = marks.query_map([begin, self.until, self.from], Mark::read)?;
         let mut parts: Vec<Part> =
@@ -104,40 +127,51 @@ impl<'a> Source<'a> {
     }
 
     fn read_run(&self, mark: &Mark, found: &mut Vec<Placed>) -> rusqlite::Result<i64> {
-        let by_service = match self.services {
-            Some(_) => "AND service BETWEEN ?5 AND ?6",
-            None => "AND ?5 IS NULL AND ?6 IS NULL",
-        };
-        let sql = format!(
-            "SELECT id, service, {} FROM check_head
-             WHERE id BETWEEN ?1 AND ?2 AND at >= ?3 AND at < ?4 {by_service} ORDER BY id",
-            Row::COLUMNS
-        );
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let (low, high) = self.services.unzip();
-        let values = params![mark.first, mark.last, self.from, self.until, low, high];
-        let mut rows = statement.query(values)?;
-        while let Some(row) = rows.next()? {
-            let (id, service) = (row.get(0)?, row.get(1)?);
-            if !self.sealed.holds(id, service) {
-                found.push(Placed { service, source: (i64::MAX, id), row: Row::read(row, 2)? });
-            }
-        }
+        self.each_of_run(mark, |id, packed| {
+            let row = packed.row().ok_or_else(|| head::damaged(id))?;
+            found.push(Placed { service: packed.service, source: (i64::MAX, id), row });
+            Ok(())
+        })?;
         Ok(mark.kept)
     }
 
     fn read_chunk(&self, chunk: &Chunk, found: &mut Vec<Placed>) -> rusqlite::Result<i64> {
         let mut read = 0;
-        let mut unpack = |id: i64, packed: &[u8]| {
-            let service = id & ((1 << SERVICE_BITS) - 1);
+        let inside = self.inside(chunk);
+        self.each_block(chunk, |id, service, packed| {
             let rows = block::unpack(packed).ok_or_else(|| damaged_block(id))?;
             read += rows.len() as i64;
-            let from = self.from.max(chunk.pruned);
-            let inside = |row: &Row| row.at >= from && row.at < self.until;
-            let rows = (0..).zip(rows).filter(|(_, row)| inside(row));
+            let rows = (0..).zip(rows).filter(|(_, row)| inside.contains(&row.at));
             found.extend(rows.map(|(n, row)| Placed { service, source: (chunk.id, n), row }));
-            Ok::<_, rusqlite::Error>(())
-        };
+            Ok(())
+        })?;
+        Ok(read)
+    }
+
+    /// The checks of a run that are asked for, with their numbers.
+    fn each_of_run(
+        &self,
+        mark: &Mark,
+        mut give: impl FnMut(i64, Packed<'_>) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<()> {
+        head::each(self.connection, mark.first, mark.last, |id, packed| {
+            if self.is_asked_for(id, &packed) { give(id, packed) } else { Ok(()) }
+        })
+    }
+
+    fn is_asked_for(&self, id: i64, packed: &Packed<'_>) -> bool {
+        let (low, high) = self.services.unwrap_or((0, i64::MAX));
+        (low..=high).contains(&packed.service)
+            && (self.from..self.until).contains(&packed.at)
+            && !self.sealed.holds(id, packed.service)
+    }
+
+    /// The blocks of a chunk that are asked for, with their ids and services.
+    fn each_block(
+        &self,
+        chunk: &Chunk,
+        mut give: impl FnMut(i64, i64, &[u8]) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<()> {
         let (first, last) = match self.services {
             Some((low, high)) => (chunk.id << SERVICE_BITS | low, chunk.id << SERVICE_BITS | high),
             None => chunk.blocks(),
@@ -146,9 +180,14 @@ impl<'a> Source<'a> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query([first, last])?;
         while let Some(row) = rows.next()? {
-            unpack(row.get(0)?, row.get_ref(1)?.as_blob()?)?;
+            let id: i64 = row.get(0)?;
+            give(id, id & ((1 << SERVICE_BITS) - 1), row.get_ref(1)?.as_blob()?)?;
         }
-        Ok(read)
+        Ok(())
+    }
+
+    fn inside(&self, chunk: &Chunk) -> Range<i64> {
+        self.from.max(chunk.pruned)..self.until
     }
 }
 

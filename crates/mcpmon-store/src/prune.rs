@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::bound::{self, Cut};
 use crate::database::Mirror;
-use crate::head::{Head, Mark};
+use crate::head::{self, Head};
 use crate::rollup::{self, Grain};
 use crate::seal;
 
 /// Rows one step deletes, give or take one run of the head.
 pub(crate) const STEP: u64 = 5_000;
+/// Sealed checks one step takes out of the head: some hundred pages.
+const CLEARED: u64 = 16_384;
 /// Blocks one step deletes.
 const BLOCKS: u64 = 1_000;
 /// Pages one step gives back.
@@ -61,7 +63,6 @@ impl PruneReport {
             };
             connection.query_row(sql, [before], |row| row.get::<_, u64>(0))
         };
-        let in_head = "SELECT count(*) FROM check_head WHERE at < ?1";
         let in_blocks =
             "SELECT coalesce(sum(checks), 0) FROM chunk WHERE max_at < ?1 AND through IS NULL";
         let used_bytes = used_bytes(connection)?;
@@ -71,7 +72,9 @@ impl PruneReport {
         Ok(Self {
             schema: Self::SCHEMA.to_owned(),
             plan: *plan,
-            checks: count(in_head, raw, None)? + count(in_blocks, raw, None)?,
+            checks: raw
+                .map_or(Ok(0), |before| head::count_before(connection, before.as_millis()))?
+                + count(in_blocks, raw, None)?,
             quarters: count(
                 "SELECT count(*) FROM quarter WHERE id < ?1",
                 quarters,
@@ -105,13 +108,14 @@ pub(crate) fn step(
     plan: &PrunePlan,
 ) -> rusqlite::Result<Pruned> {
     let mut step = Step { transaction, rows: 0 };
-    let cleared = seal::clear_head(transaction, STEP)?;
-    if cleared > 0 {
-        // Moved, not lost: these rows are in blocks.
+    if seal::clear_head(transaction, CLEARED)? {
+        // Moved, not lost: these checks are in blocks.
         return Ok(Pruned { rows: 0, more: true });
     }
     if let Some(before) = plan.checks_before {
-        if step.prune_head(before)? > 0 {
+        let pruned = head::prune(transaction, before.as_millis(), step.left())?;
+        if pruned > 0 {
+            step.rows += pruned;
             mirror.head = Head::load(transaction)?;
             rollup::note_pruned(transaction, rollup::RAW_FROM, before)?;
         }
@@ -207,51 +211,6 @@ impl Step<'_> {
         );
         let values = params![before.as_millis(), self.left() as i64];
         self.rows += self.transaction.prepare_cached(&sql)?.execute(values)? as u64;
-        Ok(())
-    }
-
-    /// Deletes checks, run by run; says how many.
-    fn prune_head(&mut self, before: Timestamp) -> rusqlite::Result<u64> {
-        let start = self.rows;
-        let before = before.as_millis();
-        while self.left() > 0 {
-            let sql = "SELECT first, last, kept, min_at, max_at FROM head_mark
-                       WHERE min_at < ?1 ORDER BY min_at LIMIT 1";
-            let mark =
-                self.transaction.prepare_cached(sql)?.query_row([before], Mark::read).optional()?;
-            let Some(mark) = mark else { break };
-            self.prune_run(&mark, before)?;
-        }
-        Ok(self.rows - start)
-    }
-
-    /// Deletes the old checks of one run and puts its mark right: behind it, no check of the run
-    /// is older than `before`.
-    fn prune_run(&mut self, mark: &Mark, before: i64) -> rusqlite::Result<()> {
-        let sql = "DELETE FROM check_head WHERE id BETWEEN ?1 AND ?2 AND at < ?3";
-        let values = [mark.first, mark.last, before];
-        self.rows += self.transaction.prepare_cached(sql)?.execute(values)? as u64;
-        let sql = "SELECT count(*), min(at), max(at) FROM check_head WHERE id BETWEEN ?1 AND ?2";
-        let (kept, min_at, max_at) =
-            self.transaction.prepare_cached(sql)?.query_row([mark.first, mark.last], |row| {
-                Ok((
-                    row.get::<_, i64>(0)?,
-                    row.get::<_, Option<i64>>(1)?,
-                    row.get::<_, Option<i64>>(2)?,
-                ))
-            })?;
-        let newest = "SELECT NOT EXISTS (SELECT 1 FROM head_mark WHERE first > ?1)";
-        let newest: bool =
-            self.transaction.prepare_cached(newest)?.query_row([mark.first], |row| row.get(0))?;
-        if kept == 0 && !newest {
-            let sql = "DELETE FROM head_mark WHERE first = ?1";
-            self.transaction.prepare_cached(sql)?.execute([mark.first])?;
-            return Ok(());
-        }
-        let sql = "UPDATE head_mark SET kept = ?2, min_at = ?3, max_at = ?4 WHERE first = ?1";
-        let (min_at, max_at) = (min_at.unwrap_or(before), max_at.unwrap_or(before));
-        let values = params![mark.first, kept, min_at, max_at];
-        self.transaction.prepare_cached(sql)?.execute(values)?;
         Ok(())
     }
 }

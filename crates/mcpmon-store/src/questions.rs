@@ -5,6 +5,7 @@
 //! from single records. Where single checks are gone, edges move out to the next whole cell.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use mcpmon_core::store::history::{self, points};
@@ -14,6 +15,10 @@ use rusqlite::Connection;
 
 use crate::rollup::{self, Grain, HOUR, Progress, QUARTER};
 use crate::services::Words;
+use crate::summary::Adder;
+
+/// Packed summaries held at once, of some sixty bytes each.
+const HELD_ROWS: usize = if cfg!(test) { 16 } else { 1 << 16 };
 
 /// Where each resolution begins, in ms; what is summed up for everybody ends at `rolled`.
 #[derive(Debug, Clone, Copy)]
@@ -195,12 +200,7 @@ pub(crate) fn summaries(
     let last = words.services_end() as i64 - 1;
     let all = (1, last);
     let plan = Cells::plan(connection, reach, all, (since, until), Some(Grain::Hour))?;
-    let mut found: HashMap<i64, Summary> = HashMap::new();
-    for (grain, number) in &plan.rolled {
-        rollup::each(connection, words, *grain, *number, all, |service, summary| {
-            found.entry(service).or_default().merge(&summary);
-        })?;
-    }
+    let mut found = rolled_up(connection, words, &plan.rolled, all)?;
     for (from, to) in &plan.raw {
         for (service, summaries) in rollup::from_records(connection, words, all, &[*from, *to])? {
             let whole = found.entry(service).or_default();
@@ -215,6 +215,46 @@ pub(crate) fn summaries(
     let mut named: Vec<_> = named.collect();
     named.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(named)
+}
+
+/// The rollups of some cells, added up for each service.
+fn rolled_up(
+    connection: &Connection,
+    words: &Words,
+    cells: &[(Grain, i64)],
+    (first, last): (i64, i64),
+) -> rusqlite::Result<HashMap<i64, Summary>> {
+    let mut found = HashMap::new();
+    let mut adder = Adder::default();
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut packed: Vec<(i64, Grain, i64, Range<usize>)> = Vec::new();
+    // Rows lie cell by cell, and are added up service by service: of so many services at once as
+    // can be held.
+    let at_once = (HELD_ROWS / cells.len().max(1)).max(1) as i64;
+    let mut begin = first;
+    while begin <= last {
+        let end = last.min(begin + at_once - 1);
+        for (grain, number) in cells {
+            rollup::each_packed(connection, *grain, *number, (begin, end), |service, row| {
+                let from = bytes.len();
+                bytes.extend_from_slice(row);
+                packed.push((service, *grain, *number, from..bytes.len()));
+            })?;
+        }
+        packed.sort_by_key(|(service, ..)| *service);
+        for rows in packed.chunk_by(|(one, ..), (next, ..)| one == next) {
+            for (service, grain, number, row) in rows {
+                if adder.add(&bytes[row.clone()], words, grain.length()).is_none() {
+                    rollup::warn_damaged(*grain, *number, *service);
+                }
+            }
+            found.insert(rows[0].0, adder.finish());
+        }
+        packed.clear();
+        bytes.clear();
+        begin = end + 1;
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -235,7 +275,37 @@ mod tests {
     const SERVICES: [&str; 3] = ["a", "b", "c"];
 
     fn at(minute: i64) -> Timestamp {
-        Timestamp::from_millis(MIDNIGHT + minute * 60_000)
+        minutes_behind(MIDNIGHT, minute)
+    }
+
+    fn minutes_behind(begin: i64, minute: i64) -> Timestamp {
+        Timestamp::from_millis(begin + minute * 60_000)
+    }
+
+    /// Year, month and day.
+    type Day = (i16, i8, i8);
+
+    /// Zones whose clocks change, as rules rather than names, so that no table of zones is needed:
+    /// by an hour in Europe and America, by half an hour on an island.
+    const ZONES: [(&str, [Day; 2]); 3] = [
+        ("CET-1CEST,M3.5.0,M10.5.0/3", [(2026, 3, 29), (2026, 10, 25)]),
+        ("EST5EDT,M3.2.0,M11.1.0", [(2026, 3, 8), (2026, 11, 1)]),
+        ("<+1030>-10:30<+11>-11,M10.1.0,M4.1.0", [(2026, 4, 5), (2026, 10, 4)]),
+    ];
+
+    /// Where the days around a change of the clocks begin, and how long the middle one is.
+    fn days_around(zone: usize, change: usize) -> (Vec<i64>, Duration) {
+        let (rule, changes) = ZONES[zone];
+        let zone = jiff::tz::TimeZone::posix(rule).unwrap();
+        let (year, month, day) = changes[change];
+        let day = jiff::civil::date(year, month, day).at(0, 0, 0, 0);
+        let begins = (-1..=2).map(|days| {
+            let midnight = day.checked_add(jiff::Span::new().days(days)).unwrap();
+            midnight.to_zoned(zone.clone()).unwrap().timestamp().as_millisecond()
+        });
+        let begins: Vec<i64> = begins.collect();
+        let length = Duration::from_millis(begins[2].abs_diff(begins[1]));
+        (begins, length)
     }
 
     #[derive(Debug, Clone)]
@@ -271,13 +341,18 @@ mod tests {
     }
 
     /// Everything that was ever appended.
-    #[derive(Default)]
     struct Oracle {
+        /// The moment minutes are counted from, in ms.
+        begin: i64,
         checks: Vec<CheckRecord>,
         changes: Vec<StatusChange>,
     }
 
     impl Oracle {
+        fn from(begin: i64) -> Self {
+            Self { begin, checks: Vec::new(), changes: Vec::new() }
+        }
+
         fn summaries(&self, service: &str, edges: &[i64]) -> Vec<Summary> {
             let mut sums = Summarizer::new(edges.to_vec(), reach(None));
             for check in self.checks.iter().filter(|check| check.service.as_str() == service) {
@@ -291,6 +366,8 @@ mod tests {
 
         async fn play(&mut self, path: &std::path::Path, events: &[Event]) -> SqliteStore {
             let mut store = SqliteStore::open(path, OpenOptions::default()).unwrap();
+            let begin = self.begin;
+            let at = |minute| minutes_behind(begin, minute);
             let mut now = 0;
             for event in events {
                 let mut batch = Batch::default();
@@ -365,7 +442,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(async {
                 let directory = tempfile::tempdir().unwrap();
-                let mut oracle = Oracle::default();
+                let mut oracle = Oracle::from(MIDNIGHT);
                 let store = oracle.play(&directory.path().join("mcpmon.db"), &events).await;
                 let name = SERVICES[service];
                 let query = |since: i64, until: i64| HistoryQuery {
@@ -401,6 +478,44 @@ mod tests {
                 }
                 let report = store.check().await.unwrap();
                 assert!(report.ok, "{:?}", report.problems);
+            });
+        }
+
+        /// Days of 23, 23.5, 24.5 and 25 hours, where clocks are put forward or back.
+        #[test]
+        fn days_on_which_clocks_change_are_exact_and_whole(
+            events in events(),
+            zone in 0..ZONES.len(),
+            change in 0..2_usize,
+            service in 0..SERVICES.len(),
+            before in 0..1_500_i64,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let (days, length) = days_around(zone, change);
+                let usual = Duration::from_secs(86_400);
+                assert_ne!(length, usual);
+                let directory = tempfile::tempdir().unwrap();
+                let mut oracle = Oracle::from(days[1] - before * 60_000);
+                let store = oracle.play(&directory.path().join("mcpmon.db"), &events).await;
+                let name = SERVICES[service];
+                for is_summed_up in [false, true] {
+                    while is_summed_up && store.prune(&PrunePlan::default()).await.unwrap().more {}
+                    for (number, day) in days.windows(2).enumerate() {
+                        let query = HistoryQuery {
+                            service: name.into(),
+                            since: Timestamp::from_millis(day[0]),
+                            until: Timestamp::from_millis(day[1]),
+                            step: None,
+                        };
+                        let found = store.history(&query).await.unwrap().whole();
+                        let expected = oracle.summaries(name, day).remove(0);
+                        assert_eq!(found, expected, "day {number}");
+                        let whole = if number == 1 { length } else { usual };
+                        assert_eq!(u128::from(found.times.sum()), whole.as_millis());
+                        assert_eq!(found.uptime(), expected.uptime());
+                    }
+                }
             });
         }
     }

@@ -14,6 +14,7 @@ use mcpmon_core::store::{Batch, Summary};
 use mcpmon_core::{ServiceName, Status, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use crate::codec;
 use crate::database::Mirror;
 use crate::pages::Source;
 use crate::seal::SERVICE_BITS;
@@ -135,12 +136,11 @@ pub(crate) fn from_records(
     let source = Source::new(connection, Some(services), from.saturating_sub(longest), *until)?;
     let mut found: HashMap<i64, Summarizer> = HashMap::new();
     let begin = |service| Summarizer::new(edges.to_vec(), reaches.of(service));
-    source.each(|placed| {
-        let row = &placed.row;
-        let of_service = found.entry(placed.service).or_insert_with(|| begin(placed.service));
-        let latency = row.latency.map(crate::codec::to_duration);
-        let when = Timestamp::from_millis(row.at);
-        of_service.check(when, row.status(), words.code(row.code), latency);
+    source.each(|service, check| {
+        let of_service = found.entry(service).or_insert_with(|| begin(service));
+        let latency = check.latency.map(codec::to_duration);
+        let (when, status) = (Timestamp::from_millis(check.at), codec::to_status(check.status));
+        of_service.check(when, status, words.code(check.code), latency);
     })?;
     // The status at the first edge, and every change behind it.
     let sql = "SELECT id FROM service WHERE id BETWEEN ?1 AND ?2";
@@ -304,6 +304,22 @@ pub(crate) fn each(
     services: (i64, i64),
     mut give: impl FnMut(i64, Summary),
 ) -> rusqlite::Result<()> {
+    each_packed(connection, grain, number, services, |service, packed| {
+        match summary::unpack(packed, words, grain.length()) {
+            Some(summary) => give(service, summary),
+            None => warn_damaged(grain, number, service),
+        }
+    })
+}
+
+/// Gives them as they are kept.
+pub(crate) fn each_packed(
+    connection: &Connection,
+    grain: Grain,
+    number: i64,
+    services: (i64, i64),
+    mut give: impl FnMut(i64, &[u8]),
+) -> rusqlite::Result<()> {
     let sql = match grain {
         Grain::Quarter => "SELECT id, summary FROM quarter WHERE id BETWEEN ?1 AND ?2",
         Grain::Hour => "SELECT id, summary FROM hour WHERE id BETWEEN ?1 AND ?2",
@@ -313,13 +329,14 @@ pub(crate) fn each(
     let mut rows = statement.query([id(services.0), id(services.1)])?;
     while let Some(row) = rows.next()? {
         let service = row.get::<_, i64>(0)? & ((1 << SERVICE_BITS) - 1);
-        let packed = row.get_ref(1)?.as_blob()?;
-        match summary::unpack(packed, words, grain.length()) {
-            Some(summary) => give(service, summary),
-            None => tracing::warn!(service, number, "Summary could not be read; left out"),
-        }
+        give(service, row.get_ref(1)?.as_blob()?);
     }
     Ok(())
+}
+
+pub(crate) fn warn_damaged(grain: Grain, number: i64, service: i64) {
+    let table = grain.table();
+    tracing::warn!(table, number, service, "Summary could not be read; left out");
 }
 
 fn next_stale(

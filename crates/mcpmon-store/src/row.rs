@@ -23,8 +23,38 @@ pub(crate) struct Row {
     pub(crate) process: Option<PackedProcess>,
 }
 
+/// What summing up needs of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) at: i64,
+    pub(crate) status: i64,
+    pub(crate) code: i64,
+    pub(crate) latency: Option<i64>,
+}
+
 impl Row {
-    /// Columns of the head a row is read from, in order, behind `id` and `service`.
+    /// A check with the file's number of its failure code, 0 for none.
+    ///
+    /// # Errors
+    ///
+    /// A question this build has no number for.
+    pub(crate) fn of(check: &CheckRecord, code: i64) -> rusqlite::Result<Self> {
+        let Phases { spawn_ms, dns_ms, connect_ms, tls_ms, handshake_ms, list_ms } = check.phases;
+        let phases = [spawn_ms, dns_ms, connect_ms, tls_ms, handshake_ms, list_ms];
+        Ok(Self {
+            at: check.at.as_millis(),
+            question: codec::from_question(check.question)?,
+            status: codec::from_status(check.status),
+            code,
+            latency: check.latency.map(codec::from_duration),
+            total: codec::from_duration(check.total),
+            phases: phases.map(|part| part.map(packed::to_hundredths)),
+            restarted: check.restarted,
+            process: check.process.as_ref().map(PackedProcess::of),
+        })
+    }
+
+    /// Columns of schema 2's head a row is read from, in order, behind `id` and `service`.
     pub(crate) const COLUMNS: &'static str =
         "at, question, status, code, latency, total, phases, restarted, process";
 

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use mcpmon_core::StoreError;
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 use rusqlite_migration::{M, Migrations};
 
 use crate::error::{damaged, store_error};
+use crate::legacy;
 
 /// `mcpm`: marks a file as ours, in the header's `application_id`.
 pub(crate) const APPLICATION_ID: u32 = 0x6d63_706d;
@@ -16,11 +17,24 @@ pub(crate) const APPLICATION_ID: u32 = 0x6d63_706d;
 pub(crate) const NEWEST: u32 = STEPS.len() as u32;
 
 /// Oldest first. A step that was released is never changed.
-const STEPS: &[&str] =
-    &[include_str!("../migrations/001_first.sql"), include_str!("../migrations/002_blocks.sql")];
+const STEPS: &[&str] = &[
+    include_str!("../migrations/001_first.sql"),
+    include_str!("../migrations/002_blocks.sql"),
+    include_str!("../migrations/003_wider.sql"),
+];
 
-static MIGRATIONS: LazyLock<Migrations<'static>> =
-    LazyLock::new(|| Migrations::new(STEPS.iter().copied().map(M::up).collect()));
+/// The step after which the head is another table.
+const HEAD_MOVES: usize = 3;
+
+static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
+    let steps = (1..).zip(STEPS).map(|(number, sql)| match number {
+        HEAD_MOVES => M::up_with_hook(sql, |transaction: &Transaction<'_>| {
+            Ok(legacy::move_head(transaction)?)
+        }),
+        _ => M::up(sql),
+    });
+    Migrations::new(steps.collect())
+});
 
 /// The oldest SQLite without the race that can lose a WAL at its reset.
 const OLDEST_SQLITE: (i32, &str) = (3_051_003, "3.51.3");

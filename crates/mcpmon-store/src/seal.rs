@@ -11,8 +11,8 @@ use mcpmon_core::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::block;
-use crate::head::Mark;
-use crate::rollup;
+use crate::head::{self, Mark, Pointers};
+use crate::rollup::{self, Progress};
 use crate::row::Row;
 use crate::services::Words;
 
@@ -24,6 +24,10 @@ const LONGEST_CHUNK: i64 = 8 * 3_600_000;
 const LARGEST_CHUNK: i64 = block::MOST_ROWS as i64 - 2_048;
 /// Checks packed in one step, about.
 const SLICE: i64 = if cfg!(test) { 40 } else { 65_536 };
+/// Checks stay in the head until they are summed up and so much older, in ms, or until as many as
+/// a chunk has are behind them. What is not summed up is asked for most, and is read from the head
+/// without unpacking a block that lies mostly before it.
+const SETTLING: i64 = rollup::QUARTER;
 /// Bits of a block's id that are its service's number.
 pub(crate) const SERVICE_BITS: u32 = 24;
 
@@ -126,8 +130,9 @@ struct PackedService {
     service: i64,
     checks: i64,
     packed: Vec<u8>,
-    /// The check that was appended last, a block of its own.
-    last: Vec<u8>,
+    /// The check that was appended last, a block of its own; `None` where all were put back from
+    /// before the service's last one.
+    last: Option<Vec<u8>>,
 }
 
 /// Packs the next part of the head, if enough of it is there. Reads only.
@@ -152,31 +157,37 @@ pub(crate) fn pack_next(connection: &Connection, words: &Words) -> rusqlite::Res
 fn next_chunk(connection: &Connection, words: &Words) -> rusqlite::Result<Option<Chunk>> {
     let services = words.services_end() as i64 - 1;
     let enough = services.saturating_mul(PER_SERVICE).clamp(1, LARGEST_CHUNK);
-    let sql = "SELECT first, last, kept, min_at, max_at FROM head_mark ORDER BY first";
-    let mut statement = connection.prepare_cached(sql)?;
+    let ripe = Progress::load(connection)?.until().saturating_sub(SETTLING);
+    let sql = format!("SELECT {} FROM head_mark ORDER BY first", Mark::COLUMNS);
+    let mut statement = connection.prepare_cached(&sql)?;
     let mut marks = statement.query_map([], Mark::read)?;
     let Some(first) = marks.next().transpose()? else { return Ok(None) };
-    let (mut rows, mut last) = (first.kept, first.last);
-    let (mut min_at, mut max_at) = (first.min_at, first.max_at);
+    let (mut all, mut behind, mut is_whole) = (first, 0, false);
     for mark in marks {
         let mark = mark?;
-        let (low, high) = (min_at.min(mark.min_at), max_at.max(mark.max_at));
+        let (low, high) = (all.min_at.min(mark.min_at), all.max_at.max(mark.max_at));
         // Only with a run behind it: the last one still grows.
-        if rows >= enough || high.saturating_sub(low) > LONGEST_CHUNK {
+        is_whole |= all.kept >= enough || high.saturating_sub(low) > LONGEST_CHUNK;
+        if !is_whole {
+            let kept = all.kept + mark.kept;
+            all = Mark { last: mark.last, kept, min_at: low, max_at: high, ..all };
+            continue;
+        }
+        behind += mark.kept;
+        if all.max_at < ripe || behind >= enough {
             let newest = "SELECT coalesce(max(id), 0) + 1 FROM chunk";
             let id = connection.prepare_cached(newest)?.query_row([], |row| row.get(0))?;
             return Ok(Some(Chunk {
                 id,
-                head_first: first.first,
-                head_last: last,
+                head_first: all.first,
+                head_last: all.last,
                 through: Some(0),
-                min_at,
-                max_at,
+                min_at: all.min_at,
+                max_at: all.max_at,
                 pruned: i64::MIN,
                 checks: 0,
             }));
         }
-        (rows, last, min_at, max_at) = (rows + mark.kept, mark.last, low, high);
     }
     Ok(None)
 }
@@ -189,23 +200,24 @@ fn pack_services(
     through: i64,
 ) -> rusqlite::Result<Vec<PackedService>> {
     let width = usize::try_from(through - begin).unwrap_or(0);
-    let mut rows: Vec<Vec<Row>> = vec![Vec::new(); width];
-    let sql = format!(
-        "SELECT service, {} FROM check_head
-         WHERE id BETWEEN ?1 AND ?2 AND service > ?3 AND service <= ?4 ORDER BY id",
-        Row::COLUMNS
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut found = statement.query([chunk.head_first, chunk.head_last, begin, through])?;
-    while let Some(row) = found.next()? {
-        let service: i64 = row.get(0)?;
-        let place = usize::try_from(service - begin - 1).unwrap_or(usize::MAX);
-        if let Some(rows) = rows.get_mut(place) {
-            rows.push(Row::read(row, 1)?);
+    let mut rows: Vec<(Option<Row>, Vec<Row>)> = vec![(None, Vec::new()); width];
+    let pointers = Pointers::load(connection)?;
+    head::each_sound(connection, chunk.head_first, chunk.head_last, |id, packed| {
+        let place = usize::try_from(packed.service - begin - 1).unwrap_or(usize::MAX);
+        if let Some((last, rows)) = rows.get_mut(place) {
+            let row = packed.row()?;
+            if pointers.may_be_last(packed.service, id) {
+                *last = Some(row);
+            }
+            rows.push(row);
         }
-    }
-    let packed = (begin + 1..).zip(rows).filter_map(|(service, mut rows)| {
-        let last = block::pack(&rows[rows.len().checked_sub(1)?..]);
+        Some(())
+    })?;
+    let packed = (begin + 1..).zip(rows).filter_map(|(service, (last, mut rows))| {
+        if rows.is_empty() {
+            return None;
+        }
+        let last = last.map(|last| block::pack(&[last]));
         // A stable sort: checks of one moment stay in the order they were appended.
         rows.sort_by_key(|row| row.at);
         let checks = rows.len() as i64;
@@ -241,7 +253,9 @@ pub(crate) fn place(transaction: &Transaction<'_>, slice: &Slice) -> rusqlite::R
     let mut checks = 0;
     for service in &slice.blocks {
         insert.execute(params![chunk.id << SERVICE_BITS | service.service, service.packed])?;
-        last.execute(params![service.service, service.last])?;
+        if let Some(packed) = &service.last {
+            last.execute(params![service.service, packed])?;
+        }
         checks += service.checks;
     }
     let through = (!slice.is_last).then_some(slice.through);
@@ -262,16 +276,15 @@ pub(crate) fn head_from(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
 
-/// Deletes rows of the head that are sealed, at most `most`; says how many.
-pub(crate) fn clear_head(transaction: &Transaction<'_>, most: u64) -> rusqlite::Result<u64> {
-    let end = head_from(transaction)?;
-    let sql = "SELECT max(id) FROM (SELECT id FROM check_head WHERE id < ?1 ORDER BY id LIMIT ?2)";
-    let last: Option<i64> =
-        transaction.prepare_cached(sql)?.query_row(params![end, most as i64], |row| row.get(0))?;
-    let Some(last) = last else { return Ok(0) };
+/// Deletes rows of the head that are sealed, with about `most` checks; says whether there were any.
+pub(crate) fn clear_head(transaction: &Transaction<'_>, most: u64) -> rusqlite::Result<bool> {
+    let sql = "SELECT min(first) FROM head";
+    let first: Option<i64> = transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    let until = first.map_or(i64::MIN, |first| first.saturating_add(most as i64));
+    let until = until.min(head_from(transaction)?);
     let deleted =
-        transaction.prepare_cached("DELETE FROM check_head WHERE id <= ?1")?.execute([last])?;
-    Ok(deleted as u64)
+        transaction.prepare_cached("DELETE FROM head WHERE first < ?1")?.execute([until])?;
+    Ok(deleted > 0)
 }
 
 /// Takes what is older than `before` out of the chunks: whole blocks where a whole chunk is, at

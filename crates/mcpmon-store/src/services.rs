@@ -21,7 +21,7 @@ use crate::rollup;
 /// Lists kept of one service: a server whose list never settles must not fill the disk.
 const KEPT_LISTS: i64 = 20;
 /// Numbers count up from 1; one beyond this comes from damage, and must not size a list.
-const LARGEST_NUMBER: usize = 1 << 24;
+pub(crate) const LARGEST_NUMBER: usize = 1 << 24;
 
 /// Numbers of services and codes, for the writer.
 #[derive(Debug, Default)]
@@ -177,6 +177,44 @@ pub(crate) fn append(
     Ok(())
 }
 
+/// Writes a batch of the past: the condition of a service that has changed since stays, and so does
+/// its last check.
+pub(crate) fn put_back(
+    transaction: &Transaction<'_>,
+    mirror: &mut Mirror,
+    batch: &Batch,
+) -> rusqlite::Result<()> {
+    let mut newest: HashMap<&ServiceName, i64> = HashMap::new();
+    for change in &batch.changes {
+        let at = newest.entry(&change.service).or_insert(i64::MIN);
+        *at = (*at).max(change.at.as_millis());
+    }
+    // Of one moment the later written counts, and that is what the file says.
+    let sql = "SELECT service.id, service.status, service.since, service.failure, service.findings
+               FROM service
+               WHERE name = ?1 AND EXISTS (
+                   SELECT 1 FROM status_change AS later
+                   WHERE later.service = service.id AND later.at > ?2)";
+    let mut find = transaction.prepare(sql)?;
+    let mut ahead: Vec<[rusqlite::types::Value; 5]> = Vec::new();
+    for (service, at) in newest {
+        let found = find.query_row(params![service.as_str(), at], |row| {
+            Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
+        });
+        ahead.extend(found.optional()?);
+    }
+    let last = mirror.head.last_of(transaction, &mut mirror.directory, &batch.checks)?;
+    append(transaction, mirror, batch)?;
+    mirror.head.point_to(transaction, last)?;
+    let sql = "UPDATE service SET status = ?2, since = ?3, failure = ?4, findings = ?5
+               WHERE id = ?1";
+    let mut restore = transaction.prepare(sql)?;
+    for condition in ahead {
+        restore.execute(rusqlite::params_from_iter(condition))?;
+    }
+    Ok(())
+}
+
 fn append_change(
     transaction: &Transaction<'_>,
     service: i64,
@@ -258,6 +296,7 @@ fn unknown_facts(service: ServiceName) -> ServiceFacts {
         available_since: None,
         watched: true,
         check_interval_ms: None,
+        tool_list_tokens: None,
     }
 }
 

@@ -10,18 +10,22 @@ use mcpmon_core::alert::{AlertState, Silence};
 use mcpmon_core::monitor::MonitorCommand;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
-    AlertQuery, AlertRecord, AuditEntry, Batch, CheckRecord, CommandQueue, Delivery, History,
-    HistoryQuery, HostRecord, IncidentLog, ListRecord, Page, PrunePlan, Pruned, RecordQuery,
-    SampleStore, Settlement, StoreError, StoredService, Summary, Transition,
+    AlertQuery, AlertRecord, AuditEntry, AuditQuery, Batch, CheckRecord, CommandQueue, Delivery,
+    History, HistoryQuery, HostRecord, HoursQuery, IncidentLog, ListRecord, Page, PrunePlan,
+    Pruned, RecordQuery, Room, SampleStore, ServiceHours, Settlement, StoreError, StoredService,
+    Summary, Transition,
 };
 use mcpmon_core::{ServiceName, Timestamp};
 use tokio::sync::Semaphore;
 
 use crate::aside::{self, SetAside};
+use crate::backup::{self, Draft};
 use crate::database::{Database, OpenOptions};
+use crate::holds::WriterHolds;
 use crate::info::{IntegrityReport, StoreInfo};
+use crate::mount::{self, FileSystem};
 use crate::prune::PruneReport;
-use crate::{backup, file, incidents, pages, prune, questions, rollup, seal, services};
+use crate::{baseline, file, incidents, pages, prune, questions, rollup, seal, services};
 
 /// History in one SQLite file. Clones share it; the last one dropped closes it.
 ///
@@ -83,14 +87,18 @@ impl SqliteStore {
     }
 
     /// Writes a compact copy of one consistent view to `target`, a new file for the owner alone.
-    /// Whoever writes the database goes on.
+    /// Whoever writes the database goes on. Dropped before it is done, nothing remains of it.
     ///
     /// # Errors
     ///
     /// When `target` exists or cannot be written, or the database not be read.
     pub async fn backup(&self, target: impl AsRef<Path>) -> Result<(), StoreError> {
         let target = target.as_ref().to_path_buf();
-        self.ask(move |database| backup::backup(database, &target)).await
+        let draft = self.run(move |_| Draft::begin(&target)).await?;
+        // The draft is kept here, so that it goes when this does.
+        let copier = draft.copier();
+        self.ask(move |database| copier.copy(database)).await?;
+        self.run(move |_| draft.publish()).await
     }
 
     /// Puts a copy of `backup` in the place of the database at `path`; what stood there is put
@@ -126,6 +134,11 @@ impl SqliteStore {
         file::locate(path.as_ref(), false).is_ok_and(|path| file::is_locked(&path))
     }
 
+    /// What the file is on; `None` where the system does not say.
+    pub fn file_system(&self) -> Option<FileSystem> {
+        mount::of(self.path())
+    }
+
     /// The file, its directory resolved.
     pub fn path(&self) -> &Path {
         self.database.path()
@@ -147,6 +160,11 @@ impl SqliteStore {
     /// When it cannot be read at all; damage that was found is no error but the answer.
     pub async fn check(&self) -> Result<IntegrityReport, StoreError> {
         self.ask(IntegrityReport::read).await
+    }
+
+    /// How long transactions held the writer since this store was opened.
+    pub fn writer_holds(&self) -> WriterHolds {
+        self.database.holds()
     }
 
     #[cfg(test)]
@@ -192,6 +210,17 @@ impl SampleStore for SqliteStore {
         let batch = batch.clone();
         self.run(move |database| {
             database.write(|transaction, mirror| services::append(transaction, mirror, &batch))
+        })
+        .await
+    }
+
+    async fn put_back(&self, batch: &Batch) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let batch = batch.clone();
+        self.run(move |database| {
+            database.write(|transaction, mirror| services::put_back(transaction, mirror, &batch))
         })
         .await
     }
@@ -269,6 +298,14 @@ impl SampleStore for SqliteStore {
         .await
     }
 
+    async fn hours(&self, query: &HoursQuery) -> Result<Vec<ServiceHours>, StoreError> {
+        let query = query.clone();
+        self.ask(move |database| {
+            database.read(|connection, words| baseline::hours(connection, words, &query))
+        })
+        .await
+    }
+
     async fn prune(&self, plan: &PrunePlan) -> Result<Pruned, StoreError> {
         let plan = *plan;
         self.run(move |database| {
@@ -277,25 +314,30 @@ impl SampleStore for SqliteStore {
             // Before anything is deleted, and before it is packed with much that lies around it.
             let summed = database.read(|connection, words| rollup::next(connection, words))?;
             if let Some(step) = summed {
-                database.write(|transaction, mirror| rollup::place(transaction, mirror, &step))?;
+                database
+                    .write_step(|transaction, mirror| rollup::place(transaction, mirror, &step))?;
                 return Ok(Pruned { rows: 0, more: true });
             }
             let packed = database.read(|connection, words| seal::pack_next(connection, words))?;
             if let Some(slice) = packed {
-                database.write(|transaction, _| seal::place(transaction, &slice))?;
+                database.write_step(|transaction, _| seal::place(transaction, &slice))?;
                 return Ok(Pruned { rows: 0, more: true });
             }
-            let pruned =
-                database.write(|transaction, mirror| prune::step(transaction, mirror, &plan))?;
+            let pruned = database
+                .write_step(|transaction, mirror| prune::step(transaction, mirror, &plan))?;
             if pruned.rows > 0 || pruned.more {
                 // What was deleted may leave pages to give back, or more to delete.
                 return Ok(Pruned { more: true, ..pruned });
             }
-            let more =
-                database.write(|transaction, _| prune::give_back(transaction, plan.most_bytes))?;
+            let more = database
+                .write_step(|transaction, _| prune::give_back(transaction, plan.most_bytes))?;
             Ok(Pruned { rows: 0, more })
         })
         .await
+    }
+
+    async fn room(&self) -> Result<Option<Room>, StoreError> {
+        self.run(|database| database.room().map(Some)).await
     }
 }
 
@@ -334,6 +376,40 @@ impl IncidentLog for SqliteStore {
         .await
     }
 
+    async fn settle_many(&self, settlements: &[(i64, Settlement)]) -> Result<(), StoreError> {
+        if settlements.is_empty() {
+            return Ok(());
+        }
+        let settlements = settlements.to_vec();
+        self.run(move |database| {
+            database.write(|transaction, _| {
+                let mut all = settlements.iter();
+                all.try_for_each(|(id, settled)| incidents::settle(transaction, *id, settled))
+            })
+        })
+        .await
+    }
+
+    async fn give_up_for_others(
+        &self,
+        handlers: &[String],
+        at: Timestamp,
+        why: &str,
+    ) -> Result<u64, StoreError> {
+        let (handlers, why) = (handlers.to_vec(), why.to_owned());
+        self.run(move |database| {
+            let waiting = database
+                .read(|connection, _| incidents::waits_for_others(connection, &handlers))?;
+            if !waiting {
+                return Ok(0);
+            }
+            database.write(|transaction, _| {
+                incidents::give_up_for_others(transaction, &handlers, at, &why)
+            })
+        })
+        .await
+    }
+
     async fn alerts(&self, query: &AlertQuery) -> Result<Vec<AlertRecord>, StoreError> {
         let query = query.clone();
         self.ask(move |database| {
@@ -345,6 +421,22 @@ impl IncidentLog for SqliteStore {
     async fn dead_letters(&self, limit: usize) -> Result<Vec<Delivery>, StoreError> {
         self.ask(move |database| {
             database.read(|connection, _| incidents::dead_letters(connection, limit))
+        })
+        .await
+    }
+
+    async fn revive(&self, handler: &str, now: Timestamp) -> Result<u64, StoreError> {
+        let handler = handler.to_owned();
+        self.run(move |database| {
+            database.write(|transaction, _| incidents::revive(transaction, &handler, now))
+        })
+        .await
+    }
+
+    async fn discard(&self, handler: &str) -> Result<u64, StoreError> {
+        let handler = handler.to_owned();
+        self.run(move |database| {
+            database.write(|transaction, _| incidents::discard(transaction, &handler))
         })
         .await
     }
@@ -372,9 +464,12 @@ impl IncidentLog for SqliteStore {
         .await
     }
 
-    async fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
-        self.ask(move |database| database.read(|connection, _| incidents::audit(connection, limit)))
-            .await
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        let query = query.clone();
+        self.ask(move |database| {
+            database.read(|connection, _| incidents::audit(connection, &query))
+        })
+        .await
     }
 }
 
@@ -394,6 +489,10 @@ impl CommandQueue for SqliteStore {
             Err(StoreError::Io { path, message: message.to_owned() })
         })
         .await
+    }
+
+    async fn pending(&self) -> Result<Vec<MonitorCommand>, StoreError> {
+        self.ask(|database| database.read(|connection, _| incidents::commands(connection))).await
     }
 
     async fn take(&self) -> Result<Vec<MonitorCommand>, StoreError> {

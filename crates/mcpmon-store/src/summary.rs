@@ -93,6 +93,19 @@ fn pack_sketch(mut out: Vec<u8>, sketch: &LatencySketch) -> Vec<u8> {
 
 /// The summary of a span of `length` ms; `None` for a damaged one.
 pub(crate) fn unpack(packed: &[u8], words: &Words, length: i64) -> Option<Summary> {
+    let mut buckets = Vec::new();
+    let mut summary = read(packed, words, length, &mut buckets)?;
+    summary.latency = LatencySketch::from_buckets(buckets);
+    Some(summary)
+}
+
+/// Reads a summary; its buckets take the place of what is in `buckets`.
+fn read(
+    packed: &[u8],
+    words: &Words,
+    length: i64,
+    buckets: &mut Vec<(u16, u32)>,
+) -> Option<Summary> {
     let mut from = Unpacker(packed);
     from.int().filter(|version| *version == VERSION)?;
     let checks = read_counts(&mut from, None)?;
@@ -105,27 +118,72 @@ pub(crate) fn unpack(packed: &[u8], words: &Words, length: i64) -> Option<Summar
             summary.codes.insert(code, count);
         }
     }
-    let buckets = from.int().filter(|buckets| *buckets <= MOST_PARTS)?;
-    if buckets == 0 {
+    buckets.clear();
+    let count = from.int().filter(|buckets| *buckets <= MOST_PARTS)?;
+    if count == 0 {
         return Some(summary);
     }
     let mut bucket = u16::try_from(from.int()?).ok()?;
     let mut from = BitReader::new(from.0);
     let (gap_k, count_k) = (from.take(K_BITS)? as u32, from.take(K_BITS)? as u32);
-    let mut counts = Vec::new();
-    for _ in 0..buckets {
-        counts.push(u32::try_from(from.rice(count_k)?.checked_add(1)?).ok()?);
+    for _ in 0..count {
+        buckets.push((bucket, u32::try_from(from.rice(count_k)?.checked_add(1)?).ok()?));
     }
-    let mut found = Vec::with_capacity(counts.len());
-    for (n, count) in counts.into_iter().enumerate() {
-        if n > 0 {
-            let gap = u16::try_from(from.rice(gap_k)?.checked_add(1)?).ok()?;
-            bucket = bucket.checked_add(gap)?;
+    for found in &mut buckets[1..] {
+        let gap = u16::try_from(from.rice(gap_k)?.checked_add(1)?).ok()?;
+        bucket = bucket.checked_add(gap)?;
+        found.0 = bucket;
+    }
+    // They rise, so the last is the largest.
+    (bucket <= LatencySketch::LARGEST_BUCKET).then_some(summary)
+}
+
+/// Adds up packed summaries of one service without making each of them: a day of a fleet is
+/// 24 for every service.
+///
+/// Latencies are counted in a list with a place for every bucket. Merging sorted ones would walk
+/// over what was added before for each summary, and make a new list each time.
+#[derive(Debug, Default)]
+pub(crate) struct Adder {
+    whole: Summary,
+    counts: Vec<u32>,
+    /// The buckets there is something in lie from the first of these to before the second.
+    filled: (usize, usize),
+    buckets: Vec<(u16, u32)>,
+}
+
+impl Adder {
+    /// Adds the summary of a span of `length` ms; `None`, and nothing added, for a damaged one.
+    pub(crate) fn add(&mut self, packed: &[u8], words: &Words, length: i64) -> Option<()> {
+        let summary = read(packed, words, length, &mut self.buckets)?;
+        self.whole.merge(&summary);
+        let (Some((first, _)), Some((last, _))) = (self.buckets.first(), self.buckets.last())
+        else {
+            return Some(());
+        };
+        let (begin, end) = (usize::from(*first), usize::from(*last) + 1);
+        self.filled = match self.filled {
+            (0, 0) => (begin, end),
+            (low, high) => (low.min(begin), high.max(end)),
+        };
+        if self.counts.len() < end {
+            self.counts.resize(end, 0);
         }
-        found.push((bucket, count));
+        for (bucket, count) in &self.buckets {
+            let place = &mut self.counts[usize::from(*bucket)];
+            *place = place.saturating_add(*count);
+        }
+        Some(())
     }
-    summary.latency = LatencySketch::from_buckets(found);
-    Some(summary)
+
+    /// All that was added; what is added from now on is another's.
+    pub(crate) fn finish(&mut self) -> Summary {
+        let (begin, end) = std::mem::take(&mut self.filled);
+        let counts = self.counts[begin..end].iter_mut().map(std::mem::take);
+        let buckets = (begin as u16..).zip(counts);
+        let latency = LatencySketch::from_buckets(buckets);
+        Summary { latency, ..std::mem::take(&mut self.whole) }
+    }
 }
 
 #[cfg(test)]
@@ -167,6 +225,46 @@ mod tests {
             let packed = pack(&transaction, &mut directory, &summary, length).unwrap();
             let words = std::sync::Arc::new(Words::default()).refreshed(&transaction).unwrap();
             prop_assert_eq!(unpack(&packed, &words, length), Some(summary));
+        }
+
+        #[test]
+        fn adding_packed_ones_is_merging_them(
+            all in proptest::collection::vec(proptest::collection::vec(summaries(), 0..6), 1..4),
+        ) {
+            let mut connection = Connection::open_in_memory().unwrap();
+            crate::schema::migrate(std::path::Path::new(":memory:"), &mut connection).unwrap();
+            let transaction = connection.transaction().unwrap();
+            let mut directory = Directory::default();
+            let mut adder = Adder::default();
+            for of_service in all {
+                let packed: Vec<_> = of_service
+                    .iter()
+                    .map(|summary| pack(&transaction, &mut directory, summary, 900_000).unwrap())
+                    .collect();
+                let words = std::sync::Arc::new(Words::default()).refreshed(&transaction).unwrap();
+                let mut merged = Summary::default();
+                for (packed, summary) in packed.iter().zip(&of_service) {
+                    merged.merge(summary);
+                    prop_assert!(adder.add(&packed[..packed.len() / 2], &words, 900_000).is_none());
+                    prop_assert!(adder.add(packed, &words, 900_000).is_some());
+                }
+                prop_assert_eq!(adder.finish(), merged);
+            }
+        }
+
+        #[test]
+        fn a_bucket_no_latency_has_is_damage(bucket: u16) {
+            let latency = LatencySketch::from_buckets([(3, 1), (bucket, 2)]);
+            let mut connection = Connection::open_in_memory().unwrap();
+            crate::schema::migrate(std::path::Path::new(":memory:"), &mut connection).unwrap();
+            let transaction = connection.transaction().unwrap();
+            let summary = Summary { latency, ..Summary::default() };
+            let packed = pack(&transaction, &mut Directory::default(), &summary, 900_000).unwrap();
+            let words = Words::default();
+            let is_sound = bucket <= LatencySketch::LARGEST_BUCKET;
+            let mut adder = Adder::default();
+            prop_assert_eq!(adder.add(&packed, &words, 900_000).is_some(), is_sound);
+            prop_assert_eq!(adder.finish().latency.mean().is_some(), is_sound);
         }
 
         #[test]

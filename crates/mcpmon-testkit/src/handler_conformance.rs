@@ -3,6 +3,7 @@
 use std::future::Future as _;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use mcpmon_core::alert::{Handler, Notification, NotificationKind};
 use mcpmon_core::rule::Scope;
@@ -12,13 +13,17 @@ use crate::hostile::HOSTILE;
 use crate::samples;
 use crate::wait::within;
 
-const KINDS: [NotificationKind; 5] = [
+const KINDS: [NotificationKind; 6] = [
     NotificationKind::Firing,
     NotificationKind::Reminder,
+    NotificationKind::Acknowledged,
     NotificationKind::Resolved,
     NotificationKind::Digest,
     NotificationKind::Test,
 ];
+
+/// Alerts of the largest digest a storm of a large fleet makes.
+const STORM: usize = 500;
 
 /// Checks that `handler` keeps the promises of [`Handler`]:
 ///
@@ -26,9 +31,13 @@ const KINDS: [NotificationKind; 5] = [
 /// - every kind of notification, about a service, a tool or the host, is taken or refused, in
 ///   time; what is well formed is never refused for good, whatever text the server put in it;
 /// - the same notification may come again, under the same key and a later attempt;
-/// - an end may come without a beginning;
-/// - a delivery may be dropped before it ends, and several may be under way at once; neither keeps
-///   a later one from ending.
+/// - an end may come without a beginning, and a digest may hold hundreds of alerts, each with as
+///   much text as a server can send, some over and some not;
+/// - a delivery may be dropped before it ends, wherever it waits, and several may be under way at
+///   once; neither keeps a later one from ending.
+///
+/// What a far side does wrong is [`handler_faults`](crate::handler_faults), what it is told is
+/// [`handler_messages`](crate::handler_messages).
 ///
 /// The handler may be one whose far side is not there: "later" is an answer. It sends a few dozen
 /// messages, so let the far side be a fake.
@@ -44,6 +53,7 @@ pub async fn handler_conformance(handler: &dyn Handler) {
     takes_the_same_again(handler).await;
     takes_every_scope_and_level(handler).await;
     survives_hostile_text(handler).await;
+    takes_a_storm(handler).await;
     survives_being_dropped(handler).await;
     delivers_several_at_once(handler).await;
     assert_eq!(handler.name(), name, "a handler's name stays the same");
@@ -112,7 +122,23 @@ async fn survives_hostile_text(handler: &dyn Handler) {
     }
 }
 
-/// The pipeline cancels by dropping: at the first wait, and before the first poll.
+async fn takes_a_storm(handler: &dyn Handler) {
+    let alerts = (0..STORM).map(|number| {
+        let service = format!("service-{number}");
+        let mut alert = match number.is_multiple_of(3) {
+            true => samples::resolved_alert("service_down", &service),
+            false => samples::alert("service_down", &service),
+        };
+        alert.level = Level::ALL[number % Level::ALL.len()];
+        alert.message = HOSTILE[number % HOSTILE.len()].to_owned();
+        alert
+    });
+    let storm = Notification::new("storm", NotificationKind::Digest, alerts.collect());
+    attempt(handler, &format!("a digest of {STORM} alerts"), &storm).await;
+}
+
+/// The pipeline cancels by dropping: before the first poll, at the first wait, and wherever it
+/// stands a moment later.
 async fn survives_being_dropped(handler: &dyn Handler) {
     let notification = samples::notification("dropped", NotificationKind::Firing);
     drop(handler.deliver(&notification));
@@ -122,7 +148,12 @@ async fn survives_being_dropped(handler: &dyn Handler) {
         // It may be done at once; what matters is that letting go of it is harmless.
         let _: Poll<_> = delivery.as_mut().poll(&mut context);
     }
-    attempt(handler, "a delivery after one that was dropped", &notification).await;
+    for millis in [1, 3, 10] {
+        // Whether it was done by then does not matter either.
+        let _ = tokio::time::timeout(Duration::from_millis(millis), handler.deliver(&notification))
+            .await;
+    }
+    attempt(handler, "a delivery after some that were dropped", &notification).await;
 }
 
 async fn delivers_several_at_once(handler: &dyn Handler) {

@@ -15,7 +15,8 @@
 //! | a program | [`ChildGuard`], which outlives no test |
 //!
 //! [`samples`] has values as they occur, [`HOSTILE`] text as it should not. Who implements a port
-//! runs its promises: [`store_conformance`], [`handler_conformance()`].
+//! runs its promises: [`store_conformance`], [`handler_conformance()`] with [`handler_faults`] and
+//! [`handler_messages`].
 
 mod child;
 mod clock;
@@ -23,6 +24,8 @@ mod clock;
 mod fixture;
 mod handler;
 mod handler_conformance;
+mod handler_faults;
+mod handler_messages;
 mod hostile;
 mod probe;
 pub mod samples;
@@ -36,6 +39,8 @@ pub use clock::{FakeClock, START, TokioClock};
 pub use fixture::FixtureServer;
 pub use handler::{Reaction, RecordingHandler};
 pub use handler_conformance::handler_conformance;
+pub use handler_faults::handler_faults;
+pub use handler_messages::handler_messages;
 pub use hostile::HOSTILE;
 pub use probe::{Script, ScriptedFactory, ScriptedProbe, Step};
 pub use store::{FailingStore, Operations, StoreFault};

@@ -202,6 +202,8 @@ pub fn alert(rule: &str, service: &str) -> Alert {
         metrics: serde_json::to_value(metrics).unwrap_or_default(),
         failure: Some(down),
         labels: BTreeMap::from([("team".to_owned(), "platform".to_owned())]),
+        acknowledgements: Vec::new(),
+        ended_because: None,
     }
 }
 

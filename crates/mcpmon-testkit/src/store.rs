@@ -9,9 +9,10 @@ use mcpmon_core::monitor::MonitorCommand;
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
-    AlertQuery, AlertRecord, AuditEntry, Batch, CheckRecord, CommandQueue, Delivery, History,
-    HistoryQuery, HostRecord, IncidentLog, ListRecord, Page, PrunePlan, Pruned, RecordQuery,
-    SampleStore, Settlement, Store, StoreError, StoredService, Summary, Transition,
+    AlertQuery, AlertRecord, AuditEntry, AuditQuery, Batch, CheckRecord, CommandQueue, Delivery,
+    History, HistoryQuery, HostRecord, IncidentLog, ListRecord, Page, PrunePlan, Pruned,
+    RecordQuery, Room, SampleStore, Settlement, Store, StoreError, StoredService, Summary,
+    Transition,
 };
 use mcpmon_core::time::Timestamp;
 use tokio::sync::watch;
@@ -267,6 +268,10 @@ impl<S: Store + ?Sized> SampleStore for FailingStore<S> {
     async fn prune(&self, plan: &PrunePlan) -> Result<Pruned, StoreError> {
         self.pass(Kind::SampleWrite).await?.prune(plan).await
     }
+
+    async fn room(&self) -> Result<Option<Room>, StoreError> {
+        self.pass(Kind::Read).await?.room().await
+    }
 }
 
 #[async_trait]
@@ -294,12 +299,33 @@ impl<S: Store + ?Sized> IncidentLog for FailingStore<S> {
         self.pass(Kind::IncidentWrite).await?.settle(delivery, settlement).await
     }
 
+    async fn settle_many(&self, settlements: &[(i64, Settlement)]) -> Result<(), StoreError> {
+        self.pass(Kind::IncidentWrite).await?.settle_many(settlements).await
+    }
+
+    async fn give_up_for_others(
+        &self,
+        handlers: &[String],
+        at: Timestamp,
+        why: &str,
+    ) -> Result<u64, StoreError> {
+        self.pass(Kind::IncidentWrite).await?.give_up_for_others(handlers, at, why).await
+    }
+
     async fn alerts(&self, query: &AlertQuery) -> Result<Vec<AlertRecord>, StoreError> {
         self.pass(Kind::Read).await?.alerts(query).await
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<Delivery>, StoreError> {
         self.pass(Kind::Read).await?.dead_letters(limit).await
+    }
+
+    async fn revive(&self, handler: &str, now: Timestamp) -> Result<u64, StoreError> {
+        self.pass(Kind::IncidentWrite).await?.revive(handler, now).await
+    }
+
+    async fn discard(&self, handler: &str) -> Result<u64, StoreError> {
+        self.pass(Kind::IncidentWrite).await?.discard(handler).await
     }
 
     async fn silences(&self, now: Timestamp) -> Result<Vec<Silence>, StoreError> {
@@ -314,8 +340,8 @@ impl<S: Store + ?Sized> IncidentLog for FailingStore<S> {
         self.pass(Kind::IncidentWrite).await?.record(entry).await
     }
 
-    async fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
-        self.pass(Kind::Read).await?.audit(limit).await
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        self.pass(Kind::Read).await?.audit(query).await
     }
 }
 
@@ -323,6 +349,10 @@ impl<S: Store + ?Sized> IncidentLog for FailingStore<S> {
 impl<S: Store + ?Sized> CommandQueue for FailingStore<S> {
     async fn submit(&self, command: &MonitorCommand) -> Result<(), StoreError> {
         self.pass(Kind::CommandWrite).await?.submit(command).await
+    }
+
+    async fn pending(&self) -> Result<Vec<MonitorCommand>, StoreError> {
+        self.pass(Kind::Read).await?.pending().await
     }
 
     async fn take(&self) -> Result<Vec<MonitorCommand>, StoreError> {

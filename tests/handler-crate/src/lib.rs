@@ -48,12 +48,12 @@ impl Handler for Pager {
     }
 
     async fn deliver(&self, notification: &Notification) -> Result<Receipt, DeliveryError> {
+        let messages: Vec<_> = notification.alerts.iter().map(|a| a.message.as_str()).collect();
         let page = serde_json::json!({
             "token": self.keys.token.expose(),
             "once": notification.key,
             "kind": notification.kind.as_str(),
-            "text": text::for_terminal(&text::truncate(&notification.alerts[0].message, 160)),
-            "more": notification.alerts.len() - 1,
+            "text": text::for_terminal(&text::truncate(&messages.join("; "), 400)),
         });
         let answer = self.exchange(&page).await.map_err(DeliveryError::transient)?;
         match answer.trim().split_once(' ') {

@@ -1,5 +1,4 @@
-//! Every settings key: it parses, it is shown, and changing it alone changes what happens, or
-//! `config check` says that it is not in effect yet.
+//! Every settings key: it parses, it is shown, and changing it alone changes what happens.
 //!
 //! The proofs stand where they are cheapest and still honest: in the running loop on virtual time,
 //! on the command line, or in a pure function the loop calls. A last test holds the lists against
@@ -10,6 +9,7 @@ mod lab;
 mod on_the_command_line;
 mod on_virtual_time;
 mod per_service;
+mod repairs;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -32,12 +32,6 @@ const CLIENTS_OWN: &[&str] = &[
     "services.*.startup_timeout_sec",
     "services.*.dev",
     "services.*.auth",
-];
-
-/// A value other than the default for every key that is not in effect.
-#[rustfmt::skip]
-const NOT_IN_EFFECT: &[(&str, &str)] = &[
-    ("services.*.remediation", "[services.a]\nurl = \"http://127.0.0.1:9/\"\n[services.a.remediation]\naction = \"restart\"\n"),
 ];
 
 /// Keys that say whose wall clock is meant; without them it is this machine's, which no test knows.
@@ -124,18 +118,12 @@ async fn every_key_has_a_proof_and_every_proof_a_key() {
     proven.extend(CLIENTS_OWN.iter().map(|key| (*key).to_owned()));
     proven.extend(TIME_ZONES.iter().map(|key| (*key).to_owned()));
     proven.extend(RETENTION.iter().map(|(key, _)| format!("monitoring.{key}")));
-    let later = || Settings::NOT_IN_EFFECT.iter().map(|(key, _)| *key);
+    proven.extend(repairs::KEYS.iter().map(|key| (*key).to_owned()));
 
-    let unproven: Vec<&String> = keys
-        .iter()
-        .filter(|key| !proven.contains(*key) && !later().any(|listed| is_under(key, listed)))
-        .collect();
+    let unproven: Vec<&String> = keys.iter().filter(|key| !proven.contains(*key)).collect();
     assert!(unproven.is_empty(), "no proof that these do anything: {unproven:#?}");
     let gone: Vec<&String> = proven.iter().filter(|key| !keys.contains(*key)).collect();
     assert!(gone.is_empty(), "no such keys: {gone:#?}");
-    for listed in later() {
-        assert!(keys.iter().any(|key| is_under(key, listed)), "no such key: {listed}");
-    }
 }
 
 /// Keys that say how long and in how much room the history is kept, with another value.
@@ -173,27 +161,6 @@ fn retention_says_what_is_pruned() {
         };
         assert_eq!(plan(&format!("[monitoring]\n{key} = {value}\n")), expected);
     }
-}
-
-#[tokio::test]
-async fn what_is_not_in_effect_yet_is_said() {
-    let listed: BTreeSet<&str> = Settings::NOT_IN_EFFECT.iter().map(|(key, _)| *key).collect();
-    let tried: BTreeSet<&str> = NOT_IN_EFFECT.iter().map(|(key, _)| *key).collect();
-    assert_eq!(tried, listed);
-    let home = Home::new();
-    for (key, toml) in NOT_IN_EFFECT {
-        home.configure(toml);
-        let ran = home.run(&["config", "check"]).await.expect(0);
-        let said = format!("{}{}", ran.out, ran.err);
-        let (_, feature) =
-            Settings::NOT_IN_EFFECT.iter().find(|(listed, _)| listed == key).unwrap();
-        let name = key.replace('*', "a");
-        assert!(said.contains(&name) && said.contains(feature), "{key}\n{ran}");
-        assert!(said.contains("not yet in effect"), "{key}\n{ran}");
-    }
-    home.configure("[monitoring]\ncheck_interval = \"60s\"\n");
-    let ran = home.run(&["config", "check"]).await.expect(0);
-    assert!(!format!("{}{}", ran.out, ran.err).contains("not yet in effect"), "{ran}");
 }
 
 /// A value other than the default for every simple key, as it is shown.

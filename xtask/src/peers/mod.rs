@@ -2,10 +2,11 @@
 //!
 //! Everything lands in `target/peers`, caches included; nothing is installed globally and an
 //! empty home is enough. The peers come in batches, one per npm prefix or Python environment,
-//! since the SDK versions exclude each other, and one that Cargo builds. A batch that fails takes only its own peers with
-//! it. Each leaves a stamp of all it was made from, so a second run does nothing, and a run that
+//! since the SDK versions exclude each other, one that Cargo builds and one that Debian packages. A
+//! batch that fails takes only its own peers with it. Each leaves a stamp of all it was made from, so a second run does nothing, and a run that
 //! was cut short goes on where it stopped.
 
+mod debian;
 mod manifest;
 mod node;
 mod python;
@@ -79,7 +80,8 @@ fn install_batches(place: &Place, force: bool) -> Manifest {
     std::thread::scope(|scope| {
         let rust = scope.spawn(|| rust::install(place, force));
         let node = node::BATCHES.iter().map(|batch| scope.spawn(|| batch.install(place, force)));
-        let mut batches: Vec<_> = std::iter::once(rust).chain(node).collect();
+        let debian = scope.spawn(|| debian::install(place, force));
+        let mut batches: Vec<_> = [rust, debian].into_iter().chain(node).collect();
         let python = python::BATCHES.iter();
         batches.extend(python.map(|batch| scope.spawn(|| batch.install(place, force))));
         for batch in batches {

@@ -9,6 +9,11 @@ use toml::{Table, Value};
 use super::Complaints;
 use crate::workspace::{Metadata, Package};
 
+/// Crates with lints of their own: the workspace forbids `unsafe`, and what is forbidden cannot be
+/// allowed in one place.
+const OWN_LINTS: &[(&str, &str)] =
+    &[("mcpmon-bad-disk", "a file system of SQLite is a table of C functions")];
+
 /// What crates.io shows of a crate, and must not lack.
 const SHOWN: &[&str] = &["description", "license", "repository", "readme"];
 
@@ -36,7 +41,8 @@ fn judge(member: &Package, manifest: &Table) -> Complaints {
     let inherits = |table: Option<&Value>| {
         table.and_then(|table| table.get("workspace")).and_then(Value::as_bool) == Some(true)
     };
-    if !inherits(manifest.get("lints")) {
+    let has_own = OWN_LINTS.iter().any(|(name, _)| *name == member.name);
+    if !has_own && !inherits(manifest.get("lints")) {
         complaints.push(format!(
             "`{}` does not take the lints of the workspace; add `[lints] workspace = true`",
             member.name

@@ -26,12 +26,15 @@ const MAP: &[Place] = &[
     Place { name: "mcpmon-cli", may_use: PARTS },
     Place { name: TESTKIT, may_use: &["mcpmon-core", "mcpmon-mcp"] },
     Place { name: "mcpmon-tests", may_use: EVERYTHING },
+    Place { name: BAD_DISK, may_use: &[] },
     Place { name: "mcpmon-benches", may_use: EVERYTHING },
     Place { name: "mcpmon-handler-pager", may_use: FOR_STRANGERS },
+    Place { name: "mcpmon-library-example", may_use: &["mcpmon-core", "mcpmon-alert"] },
     Place { name: "xtask", may_use: &[] },
 ];
 
 const TESTKIT: &str = "mcpmon-testkit";
+const BAD_DISK: &str = "mcpmon-bad-disk";
 
 /// What a binary is made of.
 const PARTS: &[&str] = &[
@@ -58,6 +61,7 @@ const EVERYTHING: &[&str] = &[
     "mcpmon-export",
     "mcpmon-cli",
     TESTKIT,
+    BAD_DISK,
 ];
 
 /// What the example of a crate by somebody else may use: a port and the command to put it into,
@@ -73,7 +77,11 @@ struct Fence {
 
 /// Tests may use what they like; these bind what users compile.
 const FENCES: &[Fence] = &[
-    Fence { dependency: "rusqlite", inside: &["mcpmon-store"], why: "only the store knows SQL" },
+    Fence {
+        dependency: "rusqlite",
+        inside: &["mcpmon-store", BAD_DISK, "mcpmon-benches"],
+        why: "only the store knows SQL, its benchmarks what bare SQL costs, its tests what is under",
+    },
     Fence {
         dependency: "lettre",
         inside: &["mcpmon-alert"],
@@ -279,8 +287,9 @@ mod tests {
         check_one(
             "mcpmon-cli",
             vec![dependency("rusqlite", None), dependency("lettre", Some("dev"))],
-            &["`mcpmon-cli` depends on `rusqlite`, which belongs to mcpmon-store: only the store \
-               knows SQL"],
+            &["`mcpmon-cli` depends on `rusqlite`, which belongs to mcpmon-store, \
+               mcpmon-bad-disk, mcpmon-benches: only the store knows SQL, its benchmarks what bare \
+               SQL costs, its tests what is under"],
         );
     }
 

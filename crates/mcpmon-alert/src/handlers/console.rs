@@ -13,6 +13,7 @@ use mcpmon_core::text::for_terminal;
 use mcpmon_core::time::{Clock, SystemClock, Timestamp};
 use serde::Deserialize;
 
+use super::taken_on::acknowledged;
 use crate::message::readable_seconds;
 
 /// How a line looks; whoever knows the terminal decides.
@@ -119,7 +120,11 @@ impl ConsoleHandler {
         match (kind, alert.resolved_at) {
             (NotificationKind::Test, _) => (self.clock.now(), "TEST".to_owned(), String::new()),
             (_, Some(end)) => {
-                (end, "RESOLVED".to_owned(), format!(" ({level}, lasted {})", lasted(end)))
+                let (word, why) = match &alert.ended_because {
+                    None => ("RESOLVED", String::new()),
+                    Some(why) => ("ENDED", format!("{}; ", for_terminal(why))),
+                };
+                (end, word.to_owned(), format!(" ({why}{level}, lasted {})", lasted(end)))
             }
             (NotificationKind::Resolved, None) => {
                 (self.clock.now(), "RESOLVED".to_owned(), format!(" ({level})"))
@@ -129,7 +134,8 @@ impl ConsoleHandler {
                 (now, level, format!(" (still firing, for {})", lasted(now)))
             }
             (NotificationKind::Acknowledged, None) => {
-                (self.clock.now(), level, " (acknowledged)".to_owned())
+                let taken_on = for_terminal(&acknowledged(alert));
+                (self.clock.now(), level, format!(", {taken_on}"))
             }
             (_, None) => (alert.timestamp, level, String::new()),
         }

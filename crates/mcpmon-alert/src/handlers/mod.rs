@@ -12,6 +12,8 @@ pub(crate) mod email;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 mod registry;
+#[cfg(any(feature = "command", feature = "console", feature = "email", feature = "http"))]
+mod taken_on;
 #[cfg(any(feature = "command", feature = "email", feature = "http"))]
 mod wording;
 

@@ -5,14 +5,19 @@ use mcpmon_core::alert::{Alert, Notification, NotificationKind};
 use mcpmon_core::status::Level;
 use mcpmon_core::text::truncate;
 
+use super::taken_on::acknowledged;
+
 /// The word that stands for what happened to one alert.
 pub(super) fn word(kind: NotificationKind, alert: &Alert) -> String {
     let level = alert.level.as_str().to_uppercase();
     match (kind, alert.resolved_at) {
         (NotificationKind::Test, _) => "TEST".to_owned(),
-        (NotificationKind::Resolved, _) | (_, Some(_)) => "RESOLVED".to_owned(),
+        (NotificationKind::Resolved, _) | (_, Some(_)) => match &alert.ended_because {
+            None => "RESOLVED".to_owned(),
+            Some(why) => format!("ENDED ({why})"),
+        },
         (NotificationKind::Reminder, None) => format!("{level}, still firing"),
-        (NotificationKind::Acknowledged, None) => format!("{level}, acknowledged"),
+        (NotificationKind::Acknowledged, None) => format!("{level}, {}", acknowledged(alert)),
         (_, None) => level,
     }
 }

@@ -17,7 +17,7 @@ use mcpmon_core::store::{AlertRecord, NewDelivery, Transition};
 use mcpmon_core::time::Timestamp;
 
 use super::book::About;
-use super::{AlertManager, Entry, note_end, note_firing};
+use super::{AlertManager, Entry, ends_told, note_end, note_firing};
 use crate::identity::{alert_id, notification_key};
 use crate::machine::{self, Decision, Hush};
 use crate::message::default_message;
@@ -26,6 +26,9 @@ use crate::rules::{FLAPPING, SERVICE_DOWN};
 
 /// A rule that fails for every service at every check is one event a minute, not thousands.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What is to be told, and had nobody to be told to, is looked at again so often.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// What rules may know of a service beside its numbers.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +47,8 @@ pub struct ServiceView<'a> {
     pub since: Option<Timestamp>,
     /// What is usual for it, once there is enough history.
     pub usual: Option<&'a Usual>,
+    /// Whether attempts to repair it were given up.
+    pub repair_given_up: bool,
     /// Whether something it depends on is down: then no alert of it begins.
     pub suppressed: bool,
 }
@@ -59,6 +64,7 @@ impl Default for ServiceView<'_> {
             result_changes: 0,
             since: None,
             usual: None,
+            repair_given_up: false,
             suppressed: false,
         }
     }
@@ -171,15 +177,16 @@ impl AlertManager {
                 result_changes: view.result_changes,
                 status_seconds: view.since.map(|since| now.since(since).as_secs_f64()),
                 usual: view.usual,
+                repair_given_up: view.repair_given_up,
                 firing,
                 ..RuleContext::new(subject(&windows[slot].1), now)
             };
             // What changes too often is told by one alert that says so; whether it is down cannot
-            // be told meanwhile.
-            let is_flapping = entry.rule.name() == SERVICE_DOWN
-                && states
-                    .iter()
-                    .any(|state| state.key.rule == FLAPPING && state.phase == AlertPhase::Firing);
+            // be told meanwhile. One that nobody was told of hides nothing.
+            let is_told = |state: &AlertState| {
+                state.key.rule == FLAPPING && state.phase == AlertPhase::Firing && state.told
+            };
+            let is_flapping = entry.rule.name() == SERVICE_DOWN && states.iter().any(is_told);
             let mut round = Round {
                 about,
                 context,
@@ -280,7 +287,13 @@ impl Round<'_> {
             .filter(|_| state.phase == AlertPhase::Firing)
             .and_then(|alert| self.routing.next_escalation(alert, now));
         let due = machine::next_due(state, &entry.timing).filter(|due| *due > now);
-        let due = due.into_iter().chain(silenced_until).chain(escalation);
+        let is_untold = state.phase == AlertPhase::Firing
+            && (!state.told || state.told_level < state.alert.as_ref().map(|alert| alert.level));
+        // What waits for nothing but a route to open is looked at again although nothing of it
+        // changes.
+        let waits = is_untold && due.is_none() && self.routing.opens_by_hours();
+        let again = waits.then(|| now.saturating_add(LOOK_AGAIN));
+        let due = due.into_iter().chain(silenced_until).chain(escalation).chain(again);
         self.out.next_due = self.out.next_due.into_iter().chain(due).min();
         if decision == Decision::Quiet && machine::is_spent(state, &entry.timing, now) {
             states.swap_remove(at);
@@ -288,6 +301,7 @@ impl Round<'_> {
     }
 
     fn act(&mut self, entry: &mut Entry, state: &mut AlertState, decision: Decision, level: Level) {
+        let decision = self.if_anybody_listens(state, decision, level);
         match decision {
             Decision::Quiet => {}
             Decision::Open { tell } => {
@@ -303,22 +317,19 @@ impl Round<'_> {
             Decision::Escalate => {
                 self.apply(state, decision);
                 self.make_worse(entry, state, level);
-                let was_told = state.told;
-                let detail = if was_told { level.as_str() } else { "" };
+                let detail = if state.told { level.as_str() } else { "" };
                 self.tell(state, NotificationKind::Firing, detail);
                 self.record_alert(state);
             }
-            Decision::TellLate if self.has_receivers(state) => {
+            Decision::TellLate => {
                 self.apply(state, decision);
                 self.tell(state, NotificationKind::Firing, "");
             }
-            Decision::Remind if self.has_receivers(state) => {
+            Decision::Remind => {
                 self.apply(state, decision);
                 let moment = self.context.now.as_millis().to_string();
                 self.tell(state, NotificationKind::Reminder, &moment);
             }
-            // There is nobody to tell, so nothing happened.
-            Decision::TellLate | Decision::Remind => return,
             Decision::Resolve { tell } => {
                 self.apply(state, decision);
                 if tell {
@@ -335,6 +346,22 @@ impl Round<'_> {
         if decision != Decision::Quiet {
             let state = state.clone();
             self.transition().states.push(state);
+        }
+    }
+
+    /// Where there is nobody to tell now, nothing is told yet, and it is decided again when a route
+    /// may have opened. That it got worse is written down once all the same.
+    fn if_anybody_listens(&self, state: &AlertState, decision: Decision, level: Level) -> Decision {
+        let is_written = state.alert.as_ref().is_some_and(|alert| alert.level >= level);
+        let waits = match decision {
+            Decision::TellLate | Decision::Remind => true,
+            Decision::Escalate => is_written,
+            _ => false,
+        };
+        match (waits && !self.has_receivers(state), state.ended) {
+            (false, _) => decision,
+            (true, None) => Decision::Quiet,
+            (true, Some(_)) => Decision::Revive,
         }
     }
 
@@ -389,6 +416,8 @@ impl Round<'_> {
             metrics: snapshot(self.context.subject),
             failure: self.failure.cloned(),
             labels: self.context.labels.clone(),
+            acknowledgements: Vec::new(),
+            ended_because: None,
         }
     }
 
@@ -444,11 +473,8 @@ impl Round<'_> {
 
     /// The end is told to whoever was told that it fired and is still there.
     fn tell_end(&mut self, state: &AlertState) {
-        let Some(alert) = &state.alert else { return };
-        let routing = self.routing;
-        let receivers =
-            state.told_to.iter().map(String::as_str).filter(|handler| routing.has_handler(handler));
-        self.queue(alert, NotificationKind::Resolved, "", receivers);
+        let ends = ends_told(state, self.routing);
+        self.transition().deliveries.extend(ends);
     }
 
     fn queue<'h>(

@@ -40,6 +40,11 @@ mod tests;
 pub use check::{CheckOutcome, DeliveryReport};
 pub use evaluate::{Evaluated, ServiceView};
 
+/// Why alerts end whose service, or what they are about, is gone.
+const NOT_MONITORED: &str = "no longer monitored";
+/// Why alerts end whose rule is gone.
+const RULE_GONE: &str = "its rule is gone";
+
 /// Alerts kept for [`AlertManager::history`].
 const HISTORY: usize = 1_000;
 
@@ -107,16 +112,16 @@ impl AlertManager {
         }
     }
 
-    /// Takes a rule away, whose open alerts end without a word; `None` if there is no such rule.
-    /// The transition is for whoever records them.
+    /// Takes a rule away; `None` if there is no such rule. Its open alerts end, and whoever was
+    /// told of them is told that. The transition is for whoever records and sends it.
     pub fn remove_rule(&mut self, name: &str, now: Timestamp) -> Option<Transition> {
         let at = self.rules.iter().position(|entry| entry.rule.name() == name)?;
         self.rules.remove(at);
-        Some(self.end_where(|state| state.key.rule == name, now))
+        Some(self.end_where(|state| state.key.rule == name, RULE_GONE, now))
     }
 
     /// Exchanges all rules at once. States of rules that stay are kept; alerts of rules that are
-    /// gone end without a word.
+    /// gone end, and whoever was told of them is told that.
     pub fn set_rules(
         &mut self,
         rules: impl IntoIterator<Item = Arc<dyn Rule>>,
@@ -206,8 +211,8 @@ impl AlertManager {
         self.book.states().filter(|state| state.phase == AlertPhase::Firing)
     }
 
-    /// Takes up states as they were stored. Open alerts of rules that are gone end without a word,
-    /// in the transition that is returned.
+    /// Takes up states as they were stored. Open alerts of rules that are gone end, in the
+    /// transition that is returned; whoever was told of them is told that.
     pub fn restore(
         &mut self,
         states: impl IntoIterator<Item = AlertState>,
@@ -220,13 +225,23 @@ impl AlertManager {
         self.end_orphans(now)
     }
 
-    /// A service is no longer watched: its open alerts end without a word, its states are dropped.
+    /// A service is no longer watched: its open alerts end, its states are dropped. Whoever was
+    /// told of an alert is told that it is over, and why.
     pub fn forget(&mut self, service: &ServiceName, now: Timestamp) -> Transition {
         let facts: Vec<String> = self.names_of_facts();
         let is_meant = |state: &AlertState| {
             state.key.service.as_ref() == Some(service) && !facts.contains(&state.key.rule)
         };
-        self.end_where(is_meant, now)
+        self.end_where(is_meant, NOT_MONITORED, now)
+    }
+
+    /// The same for one subject of a rule that looks at what the monitor knows.
+    pub fn forget_fact(&mut self, rule: &str, subject: &str, now: Timestamp) -> Transition {
+        let is_meant = |state: &AlertState| {
+            let known = state.key.service.as_ref().map_or("", |subject| subject.as_str());
+            state.key.rule == rule && known == subject
+        };
+        self.end_where(is_meant, NOT_MONITORED, now)
     }
 
     /// Rules that look at what the monitor knows: their subjects are no services.
@@ -272,13 +287,25 @@ impl AlertManager {
                 && state.alert.as_ref().is_some_and(|known| known.id == alert)
         };
         let state = self.book.find_mut(is_meant)?;
-        let again = state.acknowledged.replace(acknowledgement).is_some();
+        // Who takes on again what they have says nothing new.
+        let says_the_same = state.acknowledged.as_ref().is_some_and(|known| {
+            known.by == acknowledgement.by && known.comment == acknowledgement.comment
+        });
+        if let Some(alert) = state.alert.as_mut().filter(|_| !says_the_same) {
+            alert.acknowledge(acknowledgement.clone());
+        }
+        state.acknowledged = Some(acknowledgement);
         let mut transition =
             Transition { at: now, states: vec![state.clone()], ..Transition::default() };
         let alert = state.alert.clone()?;
-        let key = notification_key(&alert.id, NotificationKind::Acknowledged, "");
+        // Of one alert more than one may be told: of the next person, or after it got worse.
+        let detail = match alert.acknowledgements.len() {
+            0 | 1 => String::new(),
+            _ => now.as_millis().to_string(),
+        };
+        let key = notification_key(&alert.id, NotificationKind::Acknowledged, &detail);
         let told = state.told_to.iter().filter(|handler| self.routing.has_handler(handler));
-        if !again {
+        if !says_the_same {
             transition.deliveries.extend(told.map(|handler| NewDelivery {
                 handler: handler.clone(),
                 notification: Notification::new(
@@ -309,34 +336,58 @@ impl AlertManager {
             let service = state.key.service.as_ref();
             service.is_some_and(|service| !is_watched(service)) && !facts.contains(&state.key.rule)
         };
-        self.end_where(is_gone, now)
+        self.end_where(is_gone, NOT_MONITORED, now)
     }
 
     fn end_orphans(&mut self, now: Timestamp) -> Transition {
         let known: Vec<Arc<dyn Rule>> = self.rules().cloned().collect();
         let is_known = |name: &str| known.iter().any(|rule| rule.name() == name);
-        self.end_where(|state| !is_known(&state.key.rule), now)
+        self.end_where(|state| !is_known(&state.key.rule), RULE_GONE, now)
     }
 
-    fn end_where(&mut self, is_meant: impl Fn(&AlertState) -> bool, now: Timestamp) -> Transition {
+    fn end_where(
+        &mut self,
+        is_meant: impl Fn(&AlertState) -> bool,
+        why: &str,
+        now: Timestamp,
+    ) -> Transition {
         let mut transition = Transition { at: now, ..Transition::default() };
         for mut state in self.book.extract(is_meant) {
             let decision = match state.phase {
-                AlertPhase::Firing => Decision::Resolve { tell: false },
-                AlertPhase::Pending => Decision::Lapse,
+                AlertPhase::Firing => Decision::Resolve { tell: state.told },
+                AlertPhase::Pending | AlertPhase::Suppressed => Decision::Lapse,
                 _ => continue,
             };
             machine::apply(&mut state, decision, now);
-            if let Some(alert) = state.alert.as_ref().filter(|alert| {
-                alert.resolved_at.is_some() && matches!(decision, Decision::Resolve { .. })
-            }) {
+            let ends = matches!(decision, Decision::Resolve { .. });
+            if let Some(alert) = state.alert.as_mut().filter(|_| ends) {
+                alert.ended_because = Some(why.to_owned());
                 transition.alerts.push(alert.clone());
                 note_end(&mut self.history, alert);
+            }
+            if let Decision::Resolve { tell: true } = decision {
+                transition.deliveries.extend(ends_told(&state, &self.routing));
             }
             transition.states.push(state);
         }
         transition
     }
+}
+
+/// The end of an alert, for whoever was told that it fired and is still there.
+fn ends_told<'a>(
+    state: &'a AlertState,
+    routing: &'a Routing,
+) -> impl Iterator<Item = NewDelivery> + 'a {
+    let told = state.told_to.iter().filter(|handler| routing.has_handler(handler));
+    state.alert.iter().flat_map(move |alert| {
+        let key = notification_key(&alert.id, NotificationKind::Resolved, "");
+        let notification = Notification::new(key, NotificationKind::Resolved, vec![alert.clone()]);
+        told.clone().map(move |handler| NewDelivery {
+            handler: handler.clone(),
+            notification: notification.clone(),
+        })
+    })
 }
 
 /// Keeps an alert that fired, and drops the oldest where there are too many.

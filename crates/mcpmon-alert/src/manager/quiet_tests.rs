@@ -91,6 +91,17 @@ fn a_service_that_flaps_is_one_alert_and_its_being_down_none() {
 }
 
 #[test]
+fn what_flapped_while_nobody_was_told_hides_no_outage() {
+    let mut manager = manager(serde_json::json!({}));
+    manager.set_silences(vec![silence(&[("service_name", "files")], 0, 100)]);
+    assert!(judge(&mut manager, 0, Seen { changes: 6, ..WELL }).is_empty());
+    // It does not change any more, but flapping lasts half an hour.
+    assert!(judge(&mut manager, 50, DOWN).is_empty());
+    assert_eq!(judge(&mut manager, 100, DOWN), ["service_down firing"]);
+    assert_eq!(judge(&mut manager, 200, WELL), ["service_down resolved"]);
+}
+
+#[test]
 fn what_was_down_before_it_flapped_is_resolved_only_when_it_is_steady() {
     let mut manager = manager(serde_json::json!({ "monitoring": { "alert_cooldown": "10h" } }));
     assert_eq!(judge(&mut manager, 0, DOWN), ["service_down firing"]);
@@ -283,6 +294,102 @@ fn a_route_takes_alerts_only_in_its_hours() {
         judge_for_all(&mut manager, 0, true),
         [("boss".to_owned(), NotificationKind::Firing)]
     );
+}
+
+fn judge_disk(manager: &mut AlertManager, second: u64, percent: f64) -> Vec<String> {
+    let metrics =
+        mcpmon_core::SystemMetrics { disk_percent: Some(percent), ..samples::system_metrics() };
+    let told = told(manager.evaluate_host(&metrics, at(second)).transition);
+    told.into_iter().filter(|line| line.starts_with("disk_full")).collect()
+}
+
+#[test]
+fn what_got_worse_while_nobody_was_there_is_told_when_somebody_is() {
+    // START is a Sunday afternoon in UTC.
+    let mut manager = manager(serde_json::json!({
+        "monitoring": { "alert_cooldown": "7d" },
+        "routes": [
+            { "handlers": ["ops"], "levels": ["warning"] },
+            { "handlers": ["ops"], "levels": ["critical"], "days": ["mon"], "timezone": "UTC" },
+        ],
+    }));
+    assert_eq!(judge_disk(&mut manager, 0, 92.0), ["disk_full firing"]);
+    assert!(judge_disk(&mut manager, 60, 97.0).is_empty());
+    let shown = manager.open().next().unwrap().alert.clone().unwrap();
+    assert_eq!(shown.level, mcpmon_core::Level::Critical, "it is known to be worse");
+    assert!(judge_disk(&mut manager, 120, 97.0).is_empty());
+    let monday = 12 * 3_600;
+    assert_eq!(judge_disk(&mut manager, monday, 97.0), ["disk_full firing"]);
+    assert!(judge_disk(&mut manager, monday + 60, 97.0).is_empty());
+    assert_eq!(judge_disk(&mut manager, monday + 120, 50.0), ["disk_full resolved"]);
+}
+
+#[test]
+fn what_nobody_could_be_told_is_looked_at_again() {
+    let mut manager = manager(serde_json::json!({ "routes": [
+        { "handlers": ["ops"], "days": ["mon"], "timezone": "UTC" },
+    ]}));
+    let fact = MonitorFact { failing: Some(true), ..MonitorFact::default() };
+    let evaluated = manager.evaluate_fact(STORAGE_FAILING, &fact, at(0));
+    assert_eq!(evaluated.next_due, Some(at(60)));
+    assert!(told(evaluated.transition).is_empty());
+    let monday = 12 * 3_600;
+    let evaluated = manager.evaluate_fact(STORAGE_FAILING, &fact, at(monday));
+    assert_eq!(told(evaluated.transition), ["storage_failing firing"]);
+}
+
+#[test]
+fn whoever_was_told_of_an_alert_is_told_that_its_service_or_rule_is_gone() {
+    let gone = |transition: Transition| {
+        let why = transition.alerts[0].ended_because.clone();
+        (told(Some(transition)), why)
+    };
+    let expected = |why: &str| (vec!["service_down resolved".to_owned()], Some(why.to_owned()));
+    let firing = || {
+        let mut manager = manager(serde_json::json!({}));
+        assert_eq!(judge(&mut manager, 0, DOWN), ["service_down firing"]);
+        manager
+    };
+    let mut of_service = firing();
+    let ended = gone(of_service.forget(&"files".into(), at(1)));
+    assert_eq!(ended, expected("no longer monitored"));
+    assert!(of_service.forget(&"files".into(), at(2)).alerts.is_empty(), "once");
+    let ended = gone(firing().remove_rule(SERVICE_DOWN, at(1)).unwrap());
+    assert_eq!(ended, expected("its rule is gone"));
+    let mut silent = manager(serde_json::json!({}));
+    silent.set_silences(vec![silence(&[], 0, 100)]);
+    assert!(judge(&mut silent, 0, DOWN).is_empty());
+    let ended = silent.forget(&"files".into(), at(1));
+    assert_eq!((ended.alerts.len(), ended.deliveries.len()), (1, 0), "nobody was told of it");
+    let mut about_a_need = manager(serde_json::json!({}));
+    depends(0, true, &mut about_a_need);
+    let ended = about_a_need.forget_fact(DEPENDENCY_DOWN, "tcp://db:5432", at(1));
+    assert_eq!(told(Some(ended)), ["dependency_down resolved"]);
+}
+
+#[test]
+fn an_alert_says_who_took_it_on_and_the_next_is_told_too() {
+    let mut manager = manager(serde_json::json!({}));
+    judge(&mut manager, 0, DOWN);
+    let mut take_on = |by: &str, comment: &str, second: u64| {
+        let id = manager.open().next().unwrap().alert.clone().unwrap().id;
+        let (by, comment) = (by.to_owned(), comment.to_owned());
+        let transition =
+            manager.acknowledge(&id, Acknowledgement { by, comment, at: at(second) }, at(second));
+        let transition = transition.unwrap();
+        let key = transition.deliveries.first().map(|new| new.notification.key.clone());
+        let names: Vec<String> =
+            transition.alerts[0].acknowledgements.iter().map(|known| known.by.clone()).collect();
+        (key, names)
+    };
+    let (first, names) = take_on("anna", "on it", 1);
+    assert_eq!(names, ["anna"]);
+    assert_eq!(take_on("anna", "on it", 2), (None, vec!["anna".to_owned()]));
+    let (second, names) = take_on("ben", "I have it", 3);
+    assert_eq!(names, ["anna", "ben"]);
+    assert!(first.is_some() && second.is_some() && first != second, "{first:?} {second:?}");
+    let ended = manager.forget(&"files".into(), at(4));
+    assert_eq!(ended.alerts[0].acknowledgements.len(), 2, "it is remembered");
 }
 
 #[test]

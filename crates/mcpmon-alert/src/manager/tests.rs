@@ -229,7 +229,7 @@ fn each_tool_has_its_own_alert() {
     assert_eq!(call("write", 0.0, 3).transition.unwrap().deliveries.len(), 1);
     assert_eq!(manager.open().count(), 1);
     let forgotten = manager.forget(&files, at(4));
-    assert_eq!((forgotten.alerts.len(), forgotten.deliveries.len()), (1, 0));
+    assert_eq!((forgotten.alerts.len(), forgotten.deliveries.len()), (1, 1));
     assert_eq!(manager.open().count(), 0);
 }
 
@@ -276,14 +276,14 @@ fn a_rule_that_fails_is_told_once_a_minute_and_stops_nothing() {
 }
 
 #[test]
-fn a_rule_that_is_gone_takes_its_alerts_with_it_silently() {
+fn a_rule_that_is_gone_takes_its_alerts_with_it() {
     let mut manager = manager(&["ops"]);
     let opened = evaluate(&mut manager, 0, 1.0);
     let state = only_state(&opened.transition.unwrap()).clone();
     let transition = manager.remove_rule("failing", at(5)).unwrap();
     assert_eq!(only_state(&transition).phase, AlertPhase::Resolved);
     assert_eq!(transition.alerts[0].resolved_at, Some(at(5)));
-    assert!(transition.deliveries.is_empty());
+    assert_eq!(transition.deliveries[0].notification.kind, NotificationKind::Resolved);
     assert!(manager.remove_rule("failing", at(5)).is_none());
 
     let none: [Arc<dyn Rule>; 0] = [];
@@ -300,7 +300,7 @@ fn a_service_that_is_gone_is_forgotten() {
     let kept = manager.forget_unwatched(|service| service.as_str() == "files", at(1));
     assert!(kept.states.is_empty());
     let gone = manager.forget_unwatched(|_| false, at(2));
-    assert_eq!((gone.alerts.len(), gone.deliveries.len()), (1, 0));
+    assert_eq!((gone.alerts.len(), gone.deliveries.len()), (1, 1));
     // It comes back as if it were new.
     assert_eq!(told(&evaluate(&mut manager, 3, 1.0)).len(), 1);
 }

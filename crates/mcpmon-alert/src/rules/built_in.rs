@@ -29,11 +29,16 @@ const DISK_CRITICAL: f64 = 95.0;
 pub const FLAPPING: &str = "flapping";
 /// The rule that says nothing while its service flaps.
 pub const SERVICE_DOWN: &str = "service_down";
+/// Says that repairs of a service were tried too often.
+pub const REMEDIATION_GAVE_UP: &str = "remediation_gave_up";
 /// Judged by [`AlertManager::evaluate_fact`](crate::AlertManager::evaluate_fact), of each
 /// dependency that is no service.
 pub const DEPENDENCY_DOWN: &str = "dependency_down";
 /// Judged by [`AlertManager::evaluate_fact`](crate::AlertManager::evaluate_fact).
 pub const MONITOR_OFFLINE: &str = "monitor_offline";
+/// Judged by [`AlertManager::evaluate_fact`](crate::AlertManager::evaluate_fact), of each handler;
+/// told to every one but that.
+pub const DELIVERY_FAILING: &str = "delivery_failing";
 /// Judged by [`AlertManager::evaluate_fact`](crate::AlertManager::evaluate_fact).
 pub const STORAGE_FAILING: &str = "storage_failing";
 
@@ -48,8 +53,12 @@ pub(super) fn rules(settings: &Settings) -> Vec<BuiltIn> {
     rules
 }
 
+/// Rules about slowness, which is no reason to repair anything.
+pub(super) const OF_SLOWNESS: [&str; 3] =
+    ["slow_response", "response_time_anomaly", "slow_tool_calls"];
+
 /// Every name, also of those the settings leave out.
-pub(super) const NAMES: [&str; 17] = [
+pub(super) const NAMES: [&str; 19] = [
     FLAPPING,
     SERVICE_DOWN,
     "auth_required",
@@ -57,11 +66,13 @@ pub(super) const NAMES: [&str; 17] = [
     "slow_response",
     "tools_changed",
     "not_monitored",
+    REMEDIATION_GAVE_UP,
     "response_time_anomaly",
     "error_rate_anomaly",
     "slow_tool_calls",
     "tool_error_rate",
     DEPENDENCY_DOWN,
+    DELIVERY_FAILING,
     MONITOR_OFFLINE,
     STORAGE_FAILING,
     "high_cpu",
@@ -82,13 +93,13 @@ fn of_services() -> Vec<BuiltIn> {
     let mut slow = rule(
         "response_time_anomaly",
         Level::Warning,
-        r#"!(status in ["running", "degraded"]) || total_checks - failed_checks < 5 ? null : response_time_z > (firing ? 3.0 : 6.0) && avg_response_time > usual_response_time * 1.5"#,
-        "{{ service_name }} is slower than usual: {{ avg_response_time | seconds }} on average in {{ window | seconds }}, usually {{ usual_response_time | seconds }}",
+        r#"!(status in ["running", "degraded"]) || total_checks - failed_checks < 5 ? null : response_time_z > (firing ? 3.0 : 6.0) && p50_response_time > usual_response_time * (firing ? 1.25 : 1.5)"#,
+        "{{ service_name }} is slower than usual: half of its answers took {{ p50_response_time | seconds }} or more in {{ window | seconds }}, usually {{ usual_response_time | seconds }}",
     );
     let mut failing = rule(
         "error_rate_anomaly",
         Level::Warning,
-        r#"!(status in ["running", "degraded"]) || error_rate_samples < 10 ? null : error_rate_z > (firing ? 3.0 : 6.0) && error_rate > usual_error_rate + 0.05 && (firing || uptime >= window)"#,
+        r#"!(status in ["running", "degraded"]) || error_rate_samples < 10 ? null : error_rate_z > (firing ? 3.0 : 6.0) && error_rate > usual_error_rate + (firing ? 0.02 : 0.05) && (firing || uptime >= window)"#,
         "{{ service_name }} fails more than usual: {{ error_rate | percent(1) }} of {{ error_rate_samples }} {{ error_rate_source }} in {{ window | seconds }}, usually {{ usual_error_rate | percent(1) }}",
     );
     for anomaly in [&mut slow, &mut failing] {
@@ -109,12 +120,20 @@ fn of_services() -> Vec<BuiltIn> {
         "{{ service_name }} has not been monitored for {{ status_seconds | seconds }}{% if last_error %}: {{ last_error }}{% endif %}",
     );
     forgotten.guard = Some(known);
+    let mut gave_up = rule(
+        REMEDIATION_GAVE_UP,
+        Level::Critical,
+        "repair_given_up",
+        "{{ service_name }} stays down: it was repaired too often within an hour, and nothing more is tried until it is well again{% if last_error %}: {{ last_error }}{% endif %}",
+    );
+    gave_up.guard = Some(still_tried);
     vec![
         flapping,
         slow,
         failing,
         changed,
         forgotten,
+        gave_up,
         rule(
             SERVICE_DOWN,
             Level::Error,
@@ -179,6 +198,12 @@ fn of_monitor() -> Vec<BuiltIn> {
             "{{ subject }} is down{% if detail %}: {{ detail }}{% endif %}; {{ affected }} {% if affected == 1 %}service depends{% else %}services depend{% endif %} on it",
         ),
         rule(
+            DELIVERY_FAILING,
+            Level::Error,
+            "failing",
+            "handler {{ subject }} does not get through{% if detail %}: {{ detail }}{% endif %}",
+        ),
+        rule(
             MONITOR_OFFLINE,
             Level::Critical,
             "failing",
@@ -188,7 +213,7 @@ fn of_monitor() -> Vec<BuiltIn> {
             STORAGE_FAILING,
             Level::Critical,
             "failing",
-            "the history cannot be written{% if detail %}: {{ detail }}{% endif %}; {{ affected }} checks wait in memory",
+            "the history is failing{% if detail %}: {{ detail }}{% endif %}{% if affected %}; {{ affected }} checks wait in memory{% endif %}",
         ),
     ];
     for rule in &mut rules {
@@ -258,6 +283,10 @@ fn nothing_found(context: &RuleContext<'_>) -> Option<Verdict> {
     context.findings.is_empty().then_some(Verdict::Ok)
 }
 
+fn still_tried(context: &RuleContext<'_>) -> Option<Verdict> {
+    (!context.repair_given_up).then_some(Verdict::Ok)
+}
+
 fn known(context: &RuleContext<'_>) -> Option<Verdict> {
     let is_known = !matches!(status(context)?, Status::Unknown | Status::Paused);
     is_known.then_some(Verdict::Ok)
@@ -297,14 +326,15 @@ mod tests {
             let rule = ConditionRule::read(&built_in.settings, None, true).unwrap();
             for status in STATUSES {
                 let metrics = ServiceMetrics { status, ..samples::service_metrics("s") };
-                for (result_changes, has_findings, is_usual) in
+                for (result_changes, flag, is_usual) in
                     [(0, false, false), (2, true, true), (3, false, true), (9, true, false)]
                 {
                     let now = Timestamp::default();
                     let context = RuleContext {
                         limits: Some(&limits),
                         result_changes,
-                        findings: if has_findings { &findings } else { &[] },
+                        findings: if flag { &findings } else { &[] },
+                        repair_given_up: flag,
                         usual: is_usual.then_some(&usual),
                         status_seconds: Some(1e6),
                         ..RuleContext::new(Subject::Service(&metrics), now)

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use mcpmon_core::rule::{Rule, RuleContext, RuleError, RulePolicy, Scope, Verdict};
 use mcpmon_core::settings::RuleSettings;
 use mcpmon_core::status::Level;
-use mcpmon_core::window::{DEFAULT_WINDOW, LONGEST_WINDOW};
+use mcpmon_core::window::{DEFAULT_WINDOW, LONGEST_WINDOW, RING_SPAN};
 
 use super::closure::has_all;
 use crate::condition::{Condition, ExpressionError};
@@ -64,8 +64,17 @@ impl ConditionRule {
         if !matches!(scope, Scope::Service | Scope::Tool) && !settings.labels.is_empty() {
             note("match", "the host has no labels; leave `match` out");
         }
-        if settings.window.is_some_and(|window| window > LONGEST_WINDOW) {
-            note("window", "a window reaches back a day at most");
+        match (scope, settings.window) {
+            (Scope::Host, Some(_)) => {
+                note("window", "the host is judged as it is now; leave `window` out, `hold` waits");
+            }
+            (Scope::Tool, Some(window)) if window > RING_SPAN => {
+                note("window", "calls of tools are remembered for an hour at most");
+            }
+            (_, Some(window)) if window > LONGEST_WINDOW => {
+                note("window", "a window reaches back a day at most");
+            }
+            _ => {}
         }
         let mut keep = |key, result: Result<_, ExpressionError>| {
             result.map_err(|error| errors.push((key, error))).ok()
@@ -138,6 +147,19 @@ impl ConditionRule {
     /// Whether it is one of ours, changed or not.
     pub fn is_built_in(&self) -> bool {
         self.built_in
+    }
+
+    /// Whether its condition, or what makes it worse, looks at one of these names.
+    pub fn looks_at_any(&self, names: &[&str]) -> bool {
+        let worse = self.worse.as_ref().map(|(condition, _)| condition);
+        let mut conditions = std::iter::once(&self.when).chain(worse);
+        conditions.any(|condition| condition.looks_at_any(names))
+    }
+
+    /// The names its condition looks at that have no value now: why it cannot tell, where it
+    /// cannot.
+    pub fn without_value(&self, context: &RuleContext<'_>) -> Vec<&'static str> {
+        self.when.without_value(self.scope, &self.variables(context))
     }
 
     fn variables<'a>(&self, context: &'a RuleContext<'a>) -> Variables<'a> {

@@ -7,7 +7,10 @@ mod closure;
 mod condition_rule;
 mod set;
 
-pub use built_in::{DEPENDENCY_DOWN, FLAPPING, MONITOR_OFFLINE, SERVICE_DOWN, STORAGE_FAILING};
+pub use built_in::{
+    DELIVERY_FAILING, DEPENDENCY_DOWN, FLAPPING, MONITOR_OFFLINE, REMEDIATION_GAVE_UP,
+    SERVICE_DOWN, STORAGE_FAILING,
+};
 pub use closure::AlertRule;
 pub use condition_rule::ConditionRule;
 pub use set::{RuleConfigError, RuleSet};

@@ -78,6 +78,9 @@ impl RuleSet {
                 reader.read_own(index, rule);
             }
         }
+        for (index, rule) in settings.rules.iter().enumerate() {
+            reader.read_remediation(index, rule);
+        }
         if reader.errors.is_empty() {
             Ok(Self { rules: reader.rules })
         } else {
@@ -185,6 +188,35 @@ impl Reader {
         self.keep(Some(index), settings, ConditionRule::new(settings));
     }
 
+    /// What a rule asks for must be something that can be done about a service.
+    fn read_remediation(&mut self, index: usize, settings: &RuleSettings) {
+        let Some(remediation) = &settings.remediation else { return };
+        let read = self.rules.iter().find(|rule| rule.name() == settings.name);
+        let scope = read.map_or(settings.scope.unwrap_or_default(), |rule| rule.scope());
+        let (key, message) = if !matches!(scope, Scope::Service | Scope::Tool) {
+            let message = format!("only services are repaired, and this rule looks at `{scope}`");
+            ("remediation", message)
+        } else if built_in::OF_SLOWNESS.contains(&settings.name.as_str()) {
+            (
+                "remediation",
+                "nothing is repaired for being slow; ask for it in a rule about what is down"
+                    .to_owned(),
+            )
+        } else if let Some((key, message)) = remediation.problem() {
+            let key = match key {
+                "command" => "remediation.command",
+                "unit" => "remediation.unit",
+                "user" => "remediation.user",
+                "container" => "remediation.container",
+                _ => "remediation",
+            };
+            (key, message)
+        } else {
+            return;
+        };
+        self.fail(Some(index), settings, key, ExpressionError::new(message, None));
+    }
+
     /// A rule that is switched off must still be right: it may be switched on by a reload.
     fn keep(
         &mut self,
@@ -235,6 +267,7 @@ fn overlay(base: &mut RuleSettings, change: &RuleSettings) {
     put(&mut base.keep_firing, &change.keep_firing);
     put(&mut base.cooldown, &change.cooldown);
     put(&mut base.message, &change.message);
+    put(&mut base.remediation, &change.remediation);
     if !change.labels.is_empty() {
         base.labels.clone_from(&change.labels);
     }
@@ -416,6 +449,29 @@ mod tests {
         assert_eq!(set.names().count(), built_in::NAMES.len());
     }
 
+    #[test]
+    fn every_built_in_rule_can_be_tuned_and_switched_off() {
+        let all = read(serde_json::json!({}));
+        for known in all.rules() {
+            let name = known.name();
+            let off = read(serde_json::json!({ "rules": [{ "name": name, "enabled": false }] }));
+            let left: Vec<&str> = off.names().collect();
+            assert_eq!(left.len() + 1, all.names().count(), "{name}");
+            assert!(!left.contains(&name));
+            let tuned = read(serde_json::json!({ "rules": [{
+                "name": name, "level": "critical", "hold": "7m", "keep_firing": "8m",
+                "cooldown": "9m", "message": "tuned",
+            }]}));
+            let tuned = rule(&tuned, name);
+            let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+            let policy = tuned.policy();
+            assert_eq!((policy.hold, policy.keep_firing), (minutes(7), minutes(8)), "{name}");
+            assert_eq!(policy.cooldown, Some(minutes(9)));
+            assert_eq!((tuned.base_level(), tuned.worse()), (Level::Critical, None));
+            assert_eq!((tuned.template(), tuned.when()), (Some("tuned"), known.when()));
+        }
+    }
+
     /// Line and column inside a value.
     type Place = (usize, usize);
 
@@ -465,17 +521,33 @@ mod tests {
                 { "name": "", "when": good, "window": "25h" },
                 { "name": "m", "scope": "monitor", "when": good },
                 { "name": "h", "scope": "host", "when": "load_1m > 9", "match": { "a": "b" } },
+                { "name": "t", "scope": "tool", "when": "total_calls > 9", "window": "2h" },
+                { "name": "high_cpu", "window": "5m" },
             ]),
             &[
                 ("rules[0].name", "needs a name", None),
                 ("rules[0].window", "a day", None),
                 ("rules[1].scope", "`host`", None),
                 ("rules[2].match", "no labels", None),
+                ("rules[3].window", "an hour", None),
+                ("rules[4].window", "as it is now", None),
             ],
         );
         reject(
             &serde_json::json!([{ "name": "service_down", "when": "status = 'error'" }]),
             &[("rules[0].when", "bad syntax", Some((1, 8)))],
+        );
+        reject(
+            &serde_json::json!([
+                { "name": "slow_response", "remediation": { "action": "restart" } },
+                { "name": "disk_full", "remediation": { "action": "restart" } },
+                { "name": "service_down", "remediation": { "action": "docker" } },
+            ]),
+            &[
+                ("rules[0].remediation", "being slow", None),
+                ("rules[1].remediation", "only services", None),
+                ("rules[2].remediation.container", "needs `container`", None),
+            ],
         );
         // A rule that is switched off may be switched on by a reload.
         reject(

@@ -1,7 +1,9 @@
 //! `mcpmon ack`: somebody takes an alert on, so that nobody is reminded of it.
 
+use mcpmon_core::alert::AlertPhase;
 use mcpmon_core::monitor::MonitorCommand;
 use mcpmon_core::store::{AlertQuery, AlertRecord};
+use mcpmon_core::text::for_terminal;
 use serde::Serialize;
 
 use super::Form;
@@ -44,25 +46,75 @@ pub(crate) async fn run(args: &Args, paths: &Paths, output: &Output) -> Result<E
         meant.extend(found.into_iter().cloned());
     }
     let by = std::env::var("USER").unwrap_or_default();
+    let pending = archive.any().pending().await?;
+    let mut told = Vec::new();
     for record in &meant {
+        if let Some(known) = known(record, &pending, &args.comment) {
+            told.push(already(record, &known));
+            continue;
+        }
         let command = MonitorCommand::Acknowledge {
             alert: record.alert.id.clone(),
             by: by.clone(),
             comment: args.comment.clone(),
         };
         archive.any().submit(&command).await?;
+        told.push(format!(
+            "acknowledged {}: {}",
+            record.alert.id,
+            for_terminal(&record.alert.message)
+        ));
     }
+    let is_any_new = told.iter().any(|line| line.starts_with("acknowledged "));
     match args.output {
         Form::Json => output.json(&Report { schema: "mcpmon/ack/v1", alerts: meant }),
-        Form::Table => {
-            for record in &meant {
-                let message = mcpmon_core::text::for_terminal(&record.alert.message);
-                output.line(&format!("acknowledged {}: {message}", record.alert.id));
-            }
-        }
+        Form::Table => told.iter().for_each(|line| output.line(line)),
     }
-    say_if_nobody_listens(&archive);
+    if is_any_new {
+        say_if_nobody_listens(&archive);
+    }
     Ok(Exit::Ok)
+}
+
+/// Who has taken an alert on already, if nothing new is said of it now: by what is stored, or by
+/// what waits for a monitor.
+fn known(record: &AlertRecord, pending: &[MonitorCommand], comment: &str) -> Option<Known> {
+    let waiting = pending.iter().filter_map(|command| match command {
+        MonitorCommand::Acknowledge { alert, by, comment } if *alert == record.alert.id => {
+            Some(Known { by: by.clone(), comment: comment.clone() })
+        }
+        _ => None,
+    });
+    let stored = record.alert.acknowledgements.iter();
+    let stored = stored.filter(|_| record.state == AlertPhase::Acknowledged);
+    let all: Vec<Known> = stored
+        .map(|one| Known { by: one.by.clone(), comment: one.comment.clone() })
+        .chain(waiting)
+        .collect();
+    let is_new = !comment.is_empty() && all.iter().all(|known| known.comment != comment);
+    all.into_iter().next_back().filter(|_| !is_new)
+}
+
+/// An acknowledgement there is.
+#[derive(Debug, PartialEq)]
+struct Known {
+    by: String,
+    comment: String,
+}
+
+fn already(record: &AlertRecord, known: &Known) -> String {
+    let by = match known.by.as_str() {
+        "" => String::new(),
+        by => format!(" by {}", for_terminal(by)),
+    };
+    let comment = match known.comment.as_str() {
+        "" => String::new(),
+        comment => format!(" ({})", for_terminal(comment)),
+    };
+    format!(
+        "{} is already acknowledged{by}{comment}; a new --comment is told",
+        for_terminal(&record.alert.id)
+    )
 }
 
 /// The alerts that fire and have this id, begin with it, or are of this service.
@@ -95,7 +147,8 @@ pub(super) fn say_if_nobody_listens(archive: &Archive) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mcpmon_core::alert::AlertPhase;
+    use mcpmon_core::Timestamp;
+    use mcpmon_core::alert::Acknowledgement;
     use mcpmon_testkit::samples;
 
     #[test]
@@ -115,5 +168,30 @@ mod tests {
         assert_eq!(ids("1a").unwrap(), ["1a-x"]);
         assert!(ids("1").unwrap_err().contains("2 alerts begin with `1`"));
         assert!(ids("nobody").unwrap_err().contains("alerts --active"));
+    }
+
+    #[test]
+    fn what_is_taken_on_is_taken_on_again_only_with_something_new_to_say() {
+        let mut alert = samples::alert("service_down", "files");
+        alert.id = "1a-x".to_owned();
+        let at = Timestamp::from_millis(1);
+        let (by, comment) = ("ann".to_owned(), "on it".to_owned());
+        alert.acknowledge(Acknowledgement { by, comment, at });
+        let taken_on = AlertRecord { alert, state: AlertPhase::Acknowledged };
+        for (comment, is_new) in [("", false), ("on it", false), ("found it", true)] {
+            assert_eq!(known(&taken_on, &[], comment).is_none(), is_new, "{comment}");
+        }
+        let told = already(&taken_on, &known(&taken_on, &[], "").unwrap());
+        assert!(told.starts_with("1a-x is already acknowledged by ann (on it)"), "{told}");
+        // It got worse since: everybody is told, and somebody has to take it on again.
+        let worse = AlertRecord { state: AlertPhase::Firing, ..taken_on };
+        assert_eq!(known(&worse, &[], ""), None);
+        let waits = |alert: &str| MonitorCommand::Acknowledge {
+            alert: alert.to_owned(),
+            by: "bob".to_owned(),
+            comment: String::new(),
+        };
+        assert_eq!(known(&worse, &[waits("other")], ""), None);
+        assert_eq!(known(&worse, &[waits("1a-x")], "").unwrap().by, "bob");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use mcpmon_core::StoreError;
 use mcpmon_core::contract::MonitorReport;
 use mcpmon_core::store::Store;
 use mcpmon_store::SqliteStore;
@@ -22,11 +23,19 @@ impl Archive {
     pub(crate) fn open(path: &Path) -> Result<Self, CliError> {
         if !path.exists() {
             return Err(CliError::Failed(format!(
-                "there is no history at `{}` yet; `mcpmon up` writes one",
+                "there is no history at `{}` yet; `mcpmon up` writes one, `mcpmon up --once` a single \
+                 round (`mcpmon paths` says where it is looked for)",
                 path.display()
             )));
         }
-        Ok(Self { path: path.to_owned(), store: SqliteStore::reader(path)? })
+        let store = SqliteStore::reader(path).map_err(|error| match error {
+            StoreError::Damaged { .. } => CliError::Failed(format!(
+                "{error}; `mcpmon up` sets it aside and begins anew, `mcpmon db restore FILE` puts a \
+                 backup in its place"
+            )),
+            error => CliError::Store(error),
+        })?;
+        Ok(Self { path: path.to_owned(), store })
     }
 
     pub(crate) fn store(&self) -> &SqliteStore {

@@ -4,12 +4,13 @@ mod masking;
 
 use std::path::{Path, PathBuf};
 
+use mcpmon_alert::RuleSet;
 use mcpmon_core::ServiceSpec;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Form;
-use crate::config::{Config, ConfigError, Document, NotInEffect, Problem, Surroundings};
+use crate::config::{Config, Document, Problem, Surroundings};
 use crate::exit::{CliError, Exit};
 use crate::output::{self, Output};
 use crate::paths::Paths;
@@ -65,9 +66,12 @@ struct CheckReport<'a> {
     problems: &'a [Problem],
     /// What was passed over or cannot be used, although nothing stops because of it.
     notes: &'a [String],
-    not_in_effect: &'a [NotInEffect],
+    /// Keys that have no effect in this version: there are none, and programs read it.
+    not_in_effect: [(); 0],
     services: usize,
+    /// Rules in force, built-in ones among them.
     rules: usize,
+    /// Handlers there will be: the console, where the file names none.
     handlers: usize,
 }
 
@@ -76,8 +80,8 @@ impl CheckReport<'_> {
 }
 
 fn check(args: &FileArgs, surroundings: &Surroundings, output: &Output) -> Result<Exit, CliError> {
-    let config = match whole(args, surroundings) {
-        Ok(config) => config,
+    let (config, handlers) = match Config::load_whole(args.config.as_deref(), surroundings) {
+        Ok(whole) => whole,
         Err(error) if args.output == Form::Json => {
             output.json(&CheckReport {
                 schema: CheckReport::SCHEMA,
@@ -85,7 +89,7 @@ fn check(args: &FileArgs, surroundings: &Surroundings, output: &Output) -> Resul
                 ok: false,
                 problems: error.problems(),
                 notes: &[],
-                not_in_effect: &[],
+                not_in_effect: [],
                 services: 0,
                 rules: 0,
                 handlers: 0,
@@ -96,31 +100,23 @@ fn check(args: &FileArgs, surroundings: &Surroundings, output: &Output) -> Resul
     };
     let mut notes = config.notes.clone();
     notes.extend(config.services.iter().filter_map(unusable));
-    let not_in_effect = config.document.not_in_effect();
-    let settings = &config.document.settings;
+    let rules = RuleSet::from_settings(&config.document.settings).unwrap_or_default();
     let report = CheckReport {
         schema: CheckReport::SCHEMA,
         path: config.document.path.as_deref(),
         ok: true,
         problems: &[],
         notes: &notes,
-        not_in_effect: &not_in_effect,
+        not_in_effect: [],
         services: config.services.len(),
-        rules: settings.rules.len(),
-        handlers: settings.handlers.len(),
+        rules: rules.rules().len(),
+        handlers: handlers.len(),
     };
     match args.output {
         Form::Json => output.json(&report),
         Form::Table => show_check(&report, output),
     }
     Ok(Exit::Ok)
-}
-
-/// Everything `up` would read, read.
-fn whole(args: &FileArgs, surroundings: &Surroundings) -> Result<Config, ConfigError> {
-    let config = Config::load(args.config.as_deref(), surroundings)?;
-    config.handlers(surroundings)?;
-    Ok(config)
 }
 
 /// Why a service's entry cannot be used here and now.
@@ -141,13 +137,6 @@ fn show_check(report: &CheckReport<'_>, output: &Output) {
         output::count(report.rules, "rule"),
         output::count(report.handlers, "handler"),
     ));
-    if report.not_in_effect.is_empty() {
-        return;
-    }
-    output.line("not yet in effect in this version:");
-    for key in report.not_in_effect {
-        output.line(&format!("  line {}: {} (waits for {})", key.line, key.key, key.waits_for));
-    }
 }
 
 fn show(args: &FileArgs, paths: &Paths, output: &Output) -> Result<Exit, CliError> {

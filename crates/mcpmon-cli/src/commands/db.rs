@@ -1,10 +1,13 @@
 //! `mcpmon db …`: the history as a file.
 
+mod info;
+
 use std::path::PathBuf;
 
+use jiff::tz::TimeZone;
 use mcpmon_core::store::{Retention, SampleStore as _};
 use mcpmon_core::{Clock as _, SystemClock, Timestamp};
-use mcpmon_store::{OpenOptions, PruneReport, SqliteStore, StoreInfo};
+use mcpmon_store::{OpenOptions, PruneReport, SqliteStore};
 
 use super::Form;
 use super::archive::Archive;
@@ -22,9 +25,10 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Shows what the database holds and what it takes.
-    Info(Answer),
-    /// Reads all of it and says whether it is sound; exit code 1 if it is not.
+    /// Shows what the database holds, what it takes, and what will become of it.
+    Info(Info),
+    /// Reads all of it and says whether it is sound: SQLite's own checks, and that everything packed
+    /// can be unpacked. Exit code 0 if it is, 1 if not, 3 if it cannot be read at all.
     Check(Answer),
     /// Writes a copy to a new file; the monitor may go on writing.
     Backup {
@@ -44,6 +48,16 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 struct Answer {
+    /// How to answer.
+    #[arg(long, value_enum, default_value_t)]
+    output: Form,
+}
+
+#[derive(Debug, clap::Args)]
+struct Info {
+    /// The configuration file, for how long things are kept.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// How to answer.
     #[arg(long, value_enum, default_value_t)]
     output: Form,
@@ -71,24 +85,27 @@ pub(crate) async fn run(args: &Args, paths: &Paths, output: &Output) -> Result<E
     }
     let archive = Archive::open(&paths.database())?;
     match &args.action {
-        Action::Info(answer) => {
-            let info = archive.store().info().await?;
-            match answer.output {
-                Form::Json => output.json(&info),
-                Form::Table => output.text(&table(&info).render(None, output.look())),
-            }
-            Ok(Exit::Ok)
-        }
+        Action::Info(args) => info::run(args, &archive, paths, output).await,
         Action::Check(answer) => {
             let report = archive.store().check().await?;
             match answer.output {
                 Form::Json => output.json(&report),
                 Form::Table if report.ok => output.line("sound"),
-                Form::Table => report.problems.iter().for_each(|problem| output.line(problem)),
+                Form::Table => {
+                    report.problems.iter().for_each(|problem| output.line(problem));
+                    output::say(
+                        "the database is damaged; `mcpmon db backup FILE` saves what can be read, \
+                         `mcpmon db restore FILE` puts an earlier backup back",
+                    );
+                }
             }
             Ok(if report.ok { Exit::Ok } else { Exit::NotWell })
         }
         Action::Backup { file } => {
+            if file.symlink_metadata().is_ok() {
+                let message = format!("`{}` is there already; name a new file", file.display());
+                return Err(CliError::Usage(message));
+            }
             archive.store().backup(file).await?;
             output.line(&file.display().to_string());
             Ok(Exit::Ok)
@@ -126,7 +143,8 @@ async fn run_prune(args: &Prune, paths: &Paths, output: &Output) -> Result<Exit,
 }
 
 fn prune_table(report: &PruneReport) -> Table {
-    let moment = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| at.to_string());
+    let zone = TimeZone::system();
+    let moment = |at: Option<Timestamp>| local(at, &zone);
     let plan = &report.plan;
     let mut table =
         Table::new(&[("WHAT", Align::Left), ("BEFORE", Align::Left), ("ROWS", Align::Right)]);
@@ -136,7 +154,7 @@ fn prune_table(report: &PruneReport) -> Table {
         ("hourly summaries", plan.hours_before, report.hours),
         ("changes, alerts, messages, host", plan.incidents_before, report.others),
     ] {
-        table.row([what.into(), moment(before).into(), rows.to_string().into()]);
+        table.row([what.into(), moment(before).into(), output::number(rows).into()]);
     }
     let surplus = output::bytes(report.surplus_bytes as f64);
     let used = format!("{} in use", output::bytes(report.used_bytes as f64));
@@ -144,34 +162,7 @@ fn prune_table(report: &PruneReport) -> Table {
     table
 }
 
-fn table(info: &StoreInfo) -> Table {
-    let size = |bytes: u64| output::bytes(bytes as f64);
-    let moment = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| at.to_string());
-    let mut table = Table::new(&[("WHAT", Align::Left), ("VALUE", Align::Left)]);
-    for (what, value) in [
-        ("file", info.path.display().to_string()),
-        ("written by a monitor now", if info.in_use { "yes" } else { "no" }.to_owned()),
-        ("size", size(info.file_bytes)),
-        ("write-ahead log", size(info.wal_bytes)),
-        ("free inside", size(info.free_bytes)),
-        ("schema", format!("{} (SQLite {})", info.schema_version, info.sqlite_version)),
-        ("services", info.services.to_string()),
-        ("checks", info.checks.to_string()),
-        ("oldest check", moment(info.oldest_check)),
-        ("newest check", moment(info.newest_check)),
-        ("status changes", info.status_changes.to_string()),
-        ("tool lists", info.tool_lists.to_string()),
-        ("host samples", info.host_samples.to_string()),
-        ("alerts", format!("{}, {} open", info.alerts, info.open_alerts)),
-        (
-            "notifications",
-            format!(
-                "{} queued, {} delivered, {} given up",
-                info.outbox.queued, info.outbox.delivered, info.outbox.dead
-            ),
-        ),
-    ] {
-        table.row([what.into(), value.into()]);
-    }
-    table
+/// A moment as people read it here; seconds since 1970 say nothing to them, nor does another zone.
+fn local(at: Option<Timestamp>, zone: &TimeZone) -> String {
+    at.map_or_else(|| "-".to_owned(), |at| output::local_day(at, zone))
 }

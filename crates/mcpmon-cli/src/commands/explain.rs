@@ -9,18 +9,21 @@ use std::collections::VecDeque;
 use jiff::tz::TimeZone;
 use mcpmon_core::contract::{ExplainReport, ExplainedCode, ExplainedService, ServiceReport};
 use mcpmon_core::state::StatusChange;
-use mcpmon_core::store::{RecordQuery, StoredService};
+use mcpmon_core::store::{AuditQuery, RecordQuery, StoredService};
 use mcpmon_core::{Clock as _, ServiceName, SystemClock};
 
 use super::Form;
 use super::archive::Archive;
-use crate::config::suggestion;
+use super::rules;
+use crate::config::near;
 use crate::exit::{CliError, Exit};
 use crate::output::{self, Output};
 use crate::paths::Paths;
 
 /// Changes of status that are shown.
 const CHANGES: usize = 8;
+/// Repairs that are shown: those of an hour, and a few before.
+const REPAIRS: usize = 8;
 
 /// Explains what is wrong with a service, or what a failure code or finding means.
 ///
@@ -28,7 +31,7 @@ const CHANGES: usize = 8;
 /// run now.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A service's name, or a code such as `command_not_found`.
+    /// A service's name, or a code such as `command_not_found`; a rule's name shows the rule.
     #[arg(value_name = "NAME|CODE")]
     word: Option<String>,
     /// Take the word for a code, though a service has that name too.
@@ -45,7 +48,15 @@ pub(crate) async fn run(args: &Args, paths: &Paths, output: &Output) -> Result<E
         Some(word) if args.code => {
             report(None, vec![page::find(word).ok_or_else(|| no_code(word))?])
         }
-        Some(word) => of_word(word, paths).await?,
+        Some(word) => match of_word(word, paths).await {
+            // Neither, as far as is known; a rule's name is in every alert.
+            Err(CliError::Usage(_) | CliError::Failed(_))
+                if args.output == Form::Table && rules::explain(word, paths, output) =>
+            {
+                return Ok(Exit::Ok);
+            }
+            report => report?,
+        },
     };
     if args.output == Form::Json {
         output.json(&report);
@@ -125,22 +136,20 @@ fn nowhere(word: &str, error: &CliError) -> CliError {
     }
 }
 
-/// What was meant, if it is near; what there is instead would be too long a list.
-fn near<'a>(word: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<String> {
-    Some(suggestion(word, known)).filter(|words| words.contains("did you mean"))
-}
-
 async fn explained(
     archive: &Archive,
     stored: &StoredService,
 ) -> Result<ExplainedService, CliError> {
     let monitored = stored.facts.watched && archive.monitor().running;
+    let service = Some(stored.facts.service.clone());
+    let repairs = AuditQuery { service, since: None, limit: REPAIRS };
     Ok(ExplainedService {
         check: ServiceReport::of_stored(stored),
         since: stored.since,
         last_check_at: stored.last_check.as_ref().map(|check| check.at),
         watched: monitored,
         changes: last_changes(archive, &stored.facts.service).await?,
+        repairs: archive.any().audit(&repairs).await?,
     })
 }
 

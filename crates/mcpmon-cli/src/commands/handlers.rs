@@ -1,4 +1,7 @@
-//! `mcpmon handlers list|test`: who would be told, and whether telling them works.
+//! `mcpmon handlers list|test|retry|forget`: who would be told, whether telling them works, and what
+//! becomes of what they could not be told.
+
+pub(crate) mod backlog;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +13,9 @@ use mcpmon_core::text::for_terminal;
 use mcpmon_core::{Clock as _, Handler, Level, Receipt, Scope, SystemClock};
 use serde::Serialize;
 
+use self::backlog::{Backlog, Fate};
 use super::Form;
+use super::archive::Archive;
 use crate::config::{Config, Surroundings, suggestion};
 use crate::exit::{CliError, Exit};
 use crate::output::{Align, Cell, Output, Table};
@@ -27,10 +32,14 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Lists every handler that is configured.
+    /// Lists every handler that is configured, and what waits for it or was given up.
     List(FileArgs),
     /// Sends one marked test message, now, and says what the far side answered.
     Test(TestArgs),
+    /// Sends once more what was given up for a handler: by the monitor that runs, or by the next.
+    Retry(backlog::Args),
+    /// Drops what was given up for a handler.
+    Forget(backlog::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -61,8 +70,12 @@ struct Listed<'a> {
 #[derive(Serialize)]
 struct Entry<'a> {
     name: &'a str,
+    /// `null` where messages are left for one that is not configured any more.
     #[serde(rename = "type")]
-    kind: &'a str,
+    kind: Option<&'a str>,
+    /// Absent where there is no history yet.
+    #[serde(flatten)]
+    backlog: Option<&'a Backlog>,
 }
 
 #[derive(Serialize)]
@@ -89,29 +102,70 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Exit, CliError> {
     match &args.action {
-        Action::List(args) => list(args, surroundings, output),
+        Action::List(args) => list(args, surroundings, output).await,
         Action::Test(args) => test(args, surroundings, output).await,
+        Action::Retry(args) => {
+            backlog::clear(args, Fate::SentAgain, &surroundings.paths, output).await
+        }
+        Action::Forget(args) => {
+            backlog::clear(args, Fate::Forgotten, &surroundings.paths, output).await
+        }
     }
 }
 
-fn list(args: &FileArgs, surroundings: &Surroundings, output: &Output) -> Result<Exit, CliError> {
+async fn list(
+    args: &FileArgs,
+    surroundings: &Surroundings,
+    output: &Output,
+) -> Result<Exit, CliError> {
     let config = Config::load(args.config.as_deref(), surroundings)?;
     let settings = handlers_or_console(&config.document.settings);
+    let database = surroundings.paths.database();
+    let backlogs = match database.exists() {
+        true => {
+            let names = settings.iter().map(|handler| handler.name.as_str());
+            Some(backlog::read(&Archive::open(&database)?, names).await?)
+        }
+        false => None,
+    };
+    let of = |name: &str| backlogs.as_ref().and_then(|backlogs| backlogs.get(name));
+    let mut handlers: Vec<Entry<'_>> = settings
+        .iter()
+        .map(|h| Entry { name: &h.name, kind: Some(&h.kind), backlog: of(&h.name) })
+        .collect();
+    // What was given up for one that is gone is not hidden by that.
+    let left =
+        backlogs.iter().flatten().filter(|(name, _)| settings.iter().all(|h| h.name != **name));
+    handlers.extend(left.map(|(name, backlog)| Entry { name, kind: None, backlog: Some(backlog) }));
     match args.output {
-        Form::Json => {
-            let entries = settings.iter();
-            let handlers = entries.map(|h| Entry { name: &h.name, kind: &h.kind }).collect();
-            output.json(&Listed { schema: "mcpmon/handlers/v1", handlers });
-        }
-        Form::Table => {
-            let mut table = Table::new(&[("HANDLER", Align::Left), ("TYPE", Align::Left)]);
-            for handler in &settings {
-                table.row([Cell::new(&handler.name), Cell::new(&handler.kind)]);
-            }
-            output.text(&table.render(output.width(), output.look()));
-        }
+        Form::Json => output.json(&Listed { schema: "mcpmon/handlers/v1", handlers }),
+        Form::Table => output.text(&table(&handlers).render(output.width(), output.look())),
     }
     Ok(Exit::Ok)
+}
+
+fn table(handlers: &[Entry<'_>]) -> Table {
+    let mut table = Table::new(&[
+        ("HANDLER", Align::Left),
+        ("TYPE", Align::Left),
+        ("WAITING", Align::Right),
+        ("GIVEN UP", Align::Right),
+        ("LAST ERROR", Align::Left),
+    ]);
+    for Entry { name, kind, backlog } in handlers {
+        let count = |of: fn(&Backlog) -> usize| {
+            backlog.map_or_else(|| "-".to_owned(), |backlog| of(backlog).to_string())
+        };
+        let error = backlog.and_then(|backlog| backlog.last_error.as_deref()).unwrap_or("-");
+        table.row([
+            Cell::new(*name),
+            Cell::new(kind.unwrap_or("not configured")),
+            Cell::new(count(|backlog| backlog.waiting)),
+            Cell::new(count(|backlog| backlog.given_up)),
+            Cell::new(error),
+        ]);
+    }
+    table
 }
 
 async fn test(
@@ -206,6 +260,8 @@ fn message() -> Notification {
         metrics: serde_json::Value::Null,
         failure: None,
         labels: std::collections::BTreeMap::new(),
+        acknowledgements: Vec::new(),
+        ended_because: None,
     };
     Notification::new(alert.id.clone(), NotificationKind::Test, vec![alert])
 }

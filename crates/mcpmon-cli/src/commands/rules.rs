@@ -1,15 +1,21 @@
-//! `mcpmon rules list`: every rule as it is in force, built-in ones and the user's own.
+//! `mcpmon rules list|test`: every rule as it is in force, built-in ones and the user's own, and
+//! what rules would have sent.
+
+pub(crate) mod named;
+mod replay;
 
 use std::path::PathBuf;
 
 use mcpmon_alert::{ConditionRule, RuleSet};
 use mcpmon_core::rule::{Rule as _, RulePolicy};
+use mcpmon_core::settings::Settings;
 use serde::Serialize;
 
 use super::Form;
 use crate::config::{Document, Surroundings};
 use crate::exit::{CliError, Exit};
 use crate::output::{self, Indent, Output, wrap};
+use crate::paths::Paths;
 
 /// Looks at the rules.
 #[derive(Debug, clap::Args)]
@@ -22,6 +28,11 @@ pub(crate) struct Args {
 enum Action {
     /// Lists every rule with its condition, as it is in force.
     List(ListArgs),
+    /// Tries rules on stored history and shows what would have been sent, to whom and when.
+    ///
+    /// Nothing is written and nobody is told. Several alerts of one cause are listed one by one,
+    /// though a monitor would send them as one message.
+    Test(replay::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,12 +69,18 @@ struct RuleReport {
     message: Option<String>,
 }
 
-pub(crate) fn run(
+pub(crate) async fn run(
     args: &Args,
     surroundings: &Surroundings,
     output: &Output,
 ) -> Result<Exit, CliError> {
-    let Action::List(args) = &args.action;
+    match &args.action {
+        Action::List(args) => list(args, surroundings, output),
+        Action::Test(args) => replay::run(args, surroundings, output).await,
+    }
+}
+
+fn list(args: &ListArgs, surroundings: &Surroundings, output: &Output) -> Result<Exit, CliError> {
     let document = Document::find(args.config.as_deref(), &surroundings.paths)?;
     let settings = &document.settings;
     let rules = RuleSet::from_settings(settings).map_err(|errors| {
@@ -81,6 +98,30 @@ pub(crate) fn run(
         output::say("`monitoring.alerts_enabled` is false: no rule is evaluated");
     }
     Ok(Exit::Ok)
+}
+
+/// Shows the rule of this name, where there is one: of the configuration, else as it is built in.
+pub(super) fn explain(name: &str, paths: &Paths, output: &Output) -> bool {
+    let settings = Document::find(None, paths).map(|document| document.settings);
+    let settings = settings.unwrap_or_default();
+    let usual = Settings::default();
+    let shown = [&settings, &usual].into_iter().enumerate().find_map(|(place, settings)| {
+        let rules = RuleSet::from_settings(settings).ok()?;
+        let rule = rules.rules().iter().find(|rule| rule.name() == name)?;
+        Some((place > 0, report(rule, settings.monitoring.alert_cooldown)))
+    });
+    let Some((is_off, rule)) = shown else { return false };
+    output.line(&format!("`{name}` is a rule: what has to be so for an alert to fire."));
+    if is_off {
+        output.line("It is built in, and not in force with this configuration.");
+    }
+    output.line("");
+    show(&Report { schema: "mcpmon/rules/v1", rules: vec![rule] }, output);
+    output.line("");
+    output.line(
+        "`mcpmon rules list` shows every rule; docs/configuration.md says how to change one.",
+    );
+    true
 }
 
 fn report(rule: &ConditionRule, usual: std::time::Duration) -> RuleReport {

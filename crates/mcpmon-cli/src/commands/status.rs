@@ -10,6 +10,7 @@ use mcpmon_core::{Clock as _, SystemClock};
 
 use super::Form;
 use super::archive::Archive;
+use super::handlers::backlog::say_given_up;
 use crate::exit::{CliError, Exit};
 use crate::history;
 use crate::moment;
@@ -37,7 +38,10 @@ pub(crate) async fn run(args: &Args, paths: &Paths, output: &Output) -> Result<E
         let snapshot = read(&archive).await?;
         match args.output {
             Form::Json => output.json(&StatusReport::new(&snapshot, DEFAULT_WINDOW)),
-            Form::Table => output.text(&page(args, &snapshot, output)),
+            Form::Table => {
+                output.text(&page(args, &snapshot, output));
+                say_given_up(&archive).await;
+            }
         }
         return Ok(Exit::Ok);
     };

@@ -34,6 +34,7 @@ fn service(name: &str, status: Status) -> (ServiceFacts, StatusChange) {
         available_since: None,
         watched: true,
         check_interval_ms: None,
+        tool_list_tokens: None,
     };
     let failure = status.is_down().then(|| samples::failure(FailureCode::ConnectionRefused));
     let change = StatusChange {
@@ -127,6 +128,11 @@ fn redacted(test: impl FnOnce()) {
     settings.add_filter(r#""sqlite_version": "[^"]+""#, r#""sqlite_version": "[version]""#);
     settings.add_filter(r#""version": "\d+\.\d+\.\d+""#, r#""version": "[version]""#);
     settings.add_filter(r#""([a-z]+_bytes|bytes_per_check)": [\d.]+"#, r#""$1": "[bytes]""#);
+    settings.add_filter(r#""kind": "[^"]+",\s+"mounted_at": "[^"]+""#, r#""kind": "[kind]""#);
+    settings.add_filter(r#""is_network": (true|false)"#, r#""is_network": "[bool]""#);
+    settings.add_filter(r#""tables": \[[^\]]*\]"#, r#""tables": "[tables]""#);
+    settings.add_filter(r#""bytes": \d+"#, r#""bytes": "[bytes]""#);
+    settings.add_filter(r#""([a-z]+_before)": "[^"]+""#, r#""$1": "[moment]""#);
     settings.add_filter(r#""schema_version": \d+"#, r#""schema_version": "[number]""#);
     settings.bind(test);
 }
@@ -146,7 +152,7 @@ fn every_reading_command_answers_in_json() {
 #[test]
 fn config_check_answers_in_json_right_or_wrong() {
     let home = Home::new();
-    let right = "[services.a]\nurl = 'http://${UNSET_}/'\nremediation = { action = 'restart' }\n";
+    let right = "[services.a]\nurl = 'http://${UNSET_}/'\n";
     std::fs::write(home.0.path().join("right.toml"), right).unwrap();
     std::fs::write(home.0.path().join("wrong.toml"), "[monitorin]\n").unwrap();
     insta::assert_snapshot!(home.prints("config check --output json --config DIR/right.toml"), @r#"
@@ -158,16 +164,10 @@ fn config_check_answers_in_json_right_or_wrong() {
       "notes": [
         "a is not checked: `a` in DIR/right.toml:1:11, `url`: variable `UNSET_` is not set"
       ],
-      "not_in_effect": [
-        {
-          "key": "services.a.remediation",
-          "line": 3,
-          "waits_for": "remediation"
-        }
-      ],
+      "not_in_effect": [],
       "services": 1,
-      "rules": 0,
-      "handlers": 0
+      "rules": 19,
+      "handlers": 1
     }
     "#);
     let (text, exit) = home.run("config check --output json --config DIR/wrong.toml");
@@ -294,6 +294,61 @@ fn the_export_format_is_the_configurations_where_none_is_named() {
     }
 }
 
+/// Two hours of one service, slow for half an hour of them.
+async fn slow_for_a_while(path: &Path) {
+    let store = SqliteStore::open(path, OpenOptions::default()).unwrap();
+    let checks = (0..240_u64).map(|n| mcpmon_core::store::CheckRecord {
+        latency: Some(Duration::from_millis(if (100..160).contains(&n) { 2_000 } else { 20 })),
+        ..samples::check("good", at(n * 30))
+    });
+    let checks: Vec<_> = checks.collect();
+    let (facts, change) = service("good", Status::Running);
+    let (facts, changes) = (vec![facts], vec![change]);
+    store.append(&Batch { checks, facts, changes, ..Batch::default() }).await.unwrap();
+}
+
+#[test]
+fn rules_are_tried_on_the_past() {
+    let home = Home(tempfile::tempdir().unwrap());
+    let path = home.0.path().join("mcpmon.db");
+    tokio::runtime::Runtime::new().unwrap().block_on(slow_for_a_while(&path));
+    let config = "[performance_monitoring]\nenabled = false\n[services.good]\n\
+                  url = 'http://127.0.0.1:1/mcp'\nlabels = { team = 'web' }\n\
+                  [[handlers]]\nname = 'ops'\ntype = 'console'\n";
+    std::fs::write(home.0.path().join("m.toml"), config).unwrap();
+    let tried = "[[rules]]\nname = 'slow_response'\nmatch = { team = 'web' }\ncooldown = '20m'\n\
+                 [[rules]]\nname = 'blind'\nwhen = 'cpu_percent > 90.0'\n";
+    std::fs::write(home.0.path().join("tried.toml"), tried).unwrap();
+    let span = "--since 2020-01-01T00:00:00Z --until 2020-01-01T02:00:00Z --config DIR/m.toml";
+    let json = home.prints(&format!("rules test DIR/tried.toml {span} --output json"));
+    insta::assert_snapshot!("rules_test", json);
+    let page = home.prints(&format!("rules test DIR/tried.toml {span}"));
+    for words in ["3 messages would have been sent", "resolved", "ops", "blind: without a value"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    let usage = |line: &str| assert_eq!(home.run(line).1, Exit::Usage, "{line}");
+    usage(&format!("rules test {span} --service nobody"));
+    usage("rules test --since 1h --until 2h --config DIR/m.toml");
+    std::fs::write(home.0.path().join("tried.toml"), "[[rules]]\nname = 'x'\n").unwrap();
+    usage(&format!("rules test DIR/tried.toml {span}"));
+}
+
+#[test]
+fn mistakes_of_handlers_are_told_beside_all_others() {
+    let home = Home(tempfile::tempdir().unwrap());
+    let check = |text: &str| {
+        std::fs::write(home.0.path().join("m.toml"), text).unwrap();
+        let (json, exit) = home.run("config check --output json --config DIR/m.toml");
+        assert_eq!(exit, Exit::Usage, "{json}");
+        json
+    };
+    let handler = "[[handlers]]\nname = 'ops'\ntype = 'emial'\n";
+    let both = check(&format!("[[rules]]\nname = 'a'\nwhen = 'eror_rate > 1'\n{handler}"));
+    assert!(both.contains("eror_rate") && both.contains("emial"), "{both}");
+    let both = check(&format!("[monitoring]\nenabeld = true\n{handler}"));
+    assert!(both.contains("enabeld") && both.contains("emial"), "{both}");
+}
+
 #[test]
 fn switched_off_monitoring_checks_and_keeps_nothing() {
     let empty = Home(tempfile::tempdir().unwrap());
@@ -314,7 +369,10 @@ fn one_round_is_checked_stored_and_read_back() {
     assert!(page.starts_with("watching 1 service every 7s"), "{page}");
     assert!(page.contains("○ stopped  gone"), "{page}");
     let status = empty.prints("status");
-    assert!(status.contains("connection_refused") && status.contains("not running"), "{status}");
+    assert!(
+        status.contains("connection_refused") && status.contains("no monitor running"),
+        "{status}"
+    );
     std::fs::write(empty.0.path().join("m.toml"), "[services.c]\ncommand = 'x'\n").unwrap();
     assert_eq!(empty.run("up --once --http-only --config DIR/m.toml").1, Exit::Usage);
 }
@@ -323,4 +381,41 @@ fn one_round_is_checked_stored_and_read_back() {
 fn the_command_line_itself_is_sound() {
     use clap::CommandFactory as _;
     Cli::command().debug_assert();
+}
+
+#[test]
+fn what_is_no_export_begins_no_history() {
+    let empty = Home(tempfile::tempdir().unwrap());
+    let file = empty.0.path().join("broken.jsonl");
+    std::fs::write(&file, "{\"record\": \"nonsense\"}\n").unwrap();
+    assert_eq!(empty.run("import DIR/broken.jsonl"), (String::new(), Exit::Usage));
+    let kept: Vec<_> = std::fs::read_dir(empty.0.path()).unwrap().map(|e| e.unwrap()).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let home = Home::new();
+    home.prints("export jsonl --file DIR/whole.jsonl");
+    std::fs::copy(home.0.path().join("whole.jsonl"), &file).unwrap();
+    assert_eq!(
+        empty.prints("import DIR/broken.jsonl"),
+        "imported 2 checks, 2 status changes and 1 alert\n"
+    );
+}
+
+#[test]
+fn the_name_of_a_rule_is_explained_with_or_without_a_history() {
+    for home in [Home::new(), Home(tempfile::tempdir().unwrap())] {
+        let page = home.prints("explain service_down");
+        for words in ["`service_down` is a rule", "when ", "docs/configuration.md"] {
+            assert!(page.contains(words), "{words}: {page}");
+        }
+        assert_ne!(home.run("explain no_such_thing").1, Exit::Ok);
+    }
+}
+
+#[test]
+fn all_and_something_named_contradict_each_other() {
+    for line in ["silence bad --all", "silence --all --rule service_down", "silence --all --list"] {
+        let words = ["mcpmon"].into_iter().chain(line.split(' '));
+        let error = Cli::try_parse_from(words).unwrap_err();
+        assert_eq!(error.kind(), clap::error::ErrorKind::ArgumentConflict, "{line}");
+    }
 }

@@ -6,9 +6,11 @@ use mcpmon_core::calendar::Maintenance;
 use super::document::Document;
 use super::needs;
 use super::problem::Problem;
+use super::repairs;
 use super::tree::{Step, read_path};
 
-/// Everything that does not fit: rules, routes, maintenance windows, configured calls, dependencies.
+/// Everything that does not fit: rules, routes, maintenance windows, configured calls, dependencies,
+/// repairs.
 pub(crate) fn problems(document: &Document) -> Vec<Problem> {
     let settings = &document.settings;
     let mut problems = Vec::new();
@@ -29,6 +31,7 @@ pub(crate) fn problems(document: &Document) -> Vec<Problem> {
     }
     problems.extend(maintenance(document));
     problems.extend(needs::problems(document));
+    problems.extend(repairs::problems(document));
     problems
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use mcpmon_core::Settings;
 
-use super::de;
+use super::de::{self, ErrorKind};
 use super::parse::{self, Format};
 use super::problem::{ConfigError, Problem, describe};
 use super::tree::{self, Node, Position, Step};
@@ -66,15 +66,34 @@ impl Document {
     ///
     /// Everything that is wrong with it: unreadable, broken, unknown keys, wrong values.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let Some(format) = Format::of(path) else {
-            let message = "the name must end in .toml, .yaml, .yml, .json or .jsonc";
-            return Err(Problem::of_file(path, message).into());
-        };
-        let text = read_text(path)?;
+        let (format, text) = read_file(path)?;
         Self::parse(path, &text, format)
     }
 
+    /// As [`Document::find`], but goes on after mistakes, which are given beside what could be
+    /// read.
+    pub(crate) fn find_in_part(
+        named: Option<&Path>,
+        paths: &Paths,
+    ) -> Result<(Self, Vec<Problem>), ConfigError> {
+        let Some(path) = named.or(paths.found_config()) else {
+            return Ok((Self::find(None, paths)?, Vec::new()));
+        };
+        let (format, text) = read_file(path)?;
+        Self::parse_in_part(path, &text, format)
+    }
+
     pub(crate) fn parse(path: &Path, text: &str, format: Format) -> Result<Self, ConfigError> {
+        let (document, problems) = Self::parse_in_part(path, text, format)?;
+        if problems.is_empty() { Ok(document) } else { Err(ConfigError::new(problems)) }
+    }
+
+    /// What can be read of a file, to look for mistakes in it alone, and those found so far.
+    fn parse_in_part(
+        path: &Path,
+        text: &str,
+        format: Format,
+    ) -> Result<(Self, Vec<Problem>), ConfigError> {
         let mut tree = parse::parse(text, format)
             .map_err(|error| Problem::at(path, error.at, error.message))?;
         let mut problems: Vec<Problem> = tree
@@ -88,12 +107,18 @@ impl Document {
             })
             .collect();
         let settings = read_settings(path, &mut tree, &mut problems);
-        if problems.is_empty() {
-            let followed = vec![path.to_owned()];
-            Ok(Self { path: Some(path.to_owned()), settings, tree, followed })
-        } else {
-            Err(ConfigError::new(problems))
-        }
+        let followed = vec![path.to_owned()];
+        Ok((Self { path: Some(path.to_owned()), settings, tree, followed }, problems))
+    }
+
+    /// Whether its rules, routes, windows and dependencies fit together.
+    ///
+    /// # Errors
+    ///
+    /// Everything that does not.
+    pub fn checked(&self) -> Result<(), ConfigError> {
+        let problems = super::checks::problems(self);
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::new(problems)) }
     }
 
     /// A problem with the value at a path such as `rules[0].when`.
@@ -133,49 +158,14 @@ impl Document {
             _ => Path::new("."),
         }
     }
-
-    /// The keys of the file that have no effect in this version.
-    pub fn not_in_effect(&self) -> Vec<NotInEffect> {
-        let mut found = Vec::new();
-        for (pattern, waits_for) in Settings::NOT_IN_EFFECT {
-            let steps: Vec<&str> = pattern.split('.').collect();
-            let mut paths = Vec::new();
-            self.expand(&steps, Vec::new(), &mut paths);
-            found.extend(paths.into_iter().map(|path| NotInEffect {
-                key: tree::spell(&path),
-                line: self.tree.locate_key(&path).line,
-                waits_for,
-            }));
-        }
-        found.sort_by(|a, b| (a.line, &a.key).cmp(&(b.line, &b.key)));
-        found
-    }
-
-    fn expand(&self, pattern: &[&str], path: Vec<Step>, found: &mut Vec<Vec<Step>>) {
-        let Some((first, rest)) = pattern.split_first() else {
-            found.push(path);
-            return;
-        };
-        let Some(tree::Value::Table(entries)) = self.tree.get(&path).map(|node| &node.value) else {
-            return;
-        };
-        for entry in entries.iter().filter(|entry| *first == "*" || entry.key == *first) {
-            let mut path = path.clone();
-            path.push(Step::from(entry.key.as_str()));
-            self.expand(rest, path, found);
-        }
-    }
 }
 
-/// A key that is read and checked, but whose feature is not built yet.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct NotInEffect {
-    /// The key's path.
-    pub key: String,
-    /// Its line.
-    pub line: usize,
-    /// The feature it waits for.
-    pub waits_for: &'static str,
+fn read_file(path: &Path) -> Result<(Format, String), ConfigError> {
+    let Some(format) = Format::of(path) else {
+        let message = "the name must end in .toml, .yaml, .yml, .json or .jsonc";
+        return Err(Problem::of_file(path, message).into());
+    };
+    Ok((format, read_text(path)?))
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigError> {
@@ -200,12 +190,26 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
 }
 
 fn read_settings(path: &Path, tree: &mut Node, problems: &mut Vec<Problem>) -> Settings {
+    let mut taken_out: Vec<(Position, String)> = Vec::new();
     loop {
         let error = match de::read::<Settings>(tree) {
             Ok(settings) => return settings,
             Err(error) => error,
         };
-        problems.push(describe(path, tree, &error));
+        // A key that is missing because its value was wrong was told of as that.
+        let is_told = match &error.kind {
+            ErrorKind::MissingKey(key) => {
+                let table = tree.locate(&error.path);
+                taken_out.iter().any(|(at, gone)| *at == table && gone == key)
+            }
+            _ => false,
+        };
+        if !is_told {
+            problems.push(describe(path, tree, &error));
+        }
+        if let Some((Step::Key(key), parents)) = error.path.split_last() {
+            taken_out.push((tree.locate(parents), key.clone()));
+        }
         if problems.len() >= MOST_PROBLEMS || !tree.remove(&error.path) {
             return Settings::default();
         }
@@ -285,17 +289,6 @@ levels = ["eror"]
     }
 
     #[test]
-    fn keys_without_effect_are_listed_with_their_line() {
-        let text = "[monitoring]\nmetrics_retention_days = 3\n[services.a]\nurl = 'http://x'\n\
-                    remediation = { action = 'restart' }\n";
-        let document = Document::parse(Path::new("m.toml"), text, Format::Toml).unwrap();
-        let keys: Vec<_> =
-            document.not_in_effect().into_iter().map(|key| (key.line, key.key)).collect();
-        let expected = [(5, "services.a.remediation")];
-        assert_eq!(keys, expected.map(|(line, key)| (line, key.to_owned())));
-    }
-
-    #[test]
     fn an_empty_section_in_yaml_is_its_defaults() {
         let document = Document::parse(Path::new("m"), "monitoring:\n", Format::Yaml).unwrap();
         assert_eq!(document.settings, Settings::default());
@@ -318,7 +311,7 @@ levels = ["eror"]
             for text in [&text, &whole] {
                 for format in [Format::Toml, Format::Yaml, Format::Json] {
                     match Document::parse(Path::new("m"), text, format) {
-                        Ok(document) => drop(document.not_in_effect()),
+                        Ok(_) => {}
                         Err(error) => {
                             let said = error.to_string();
                             proptest::prop_assert!(said.contains("m:"), "{}", said);
@@ -327,5 +320,15 @@ levels = ["eror"]
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_key_whose_value_is_wrong_is_not_said_to_be_missing_too() {
+        let text = "[services.a]\ncommand = 'a'\n[services.a.remediation]\naction = 'reboot'\n\
+                    [[rules]]\nname = 5\n[[rules]]\nwhen = 'true'\n";
+        let told = problems(text, Format::Toml);
+        assert_eq!(told.lines().count(), 3, "{told}");
+        assert!(told.contains("4:10: `reboot` cannot be used"), "{told}");
+        assert!(told.contains("mcpmon:7:1: ") && told.contains("lacks the key `name`"), "{told}");
     }
 }

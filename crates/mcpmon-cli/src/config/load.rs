@@ -69,6 +69,35 @@ impl Config {
         Self::from_document(Document::find(named, &surroundings.paths)?, surroundings)
     }
 
+    /// As [`Config::load`], and makes its handlers: everything that is wrong is told in one go, as
+    /// far as one mistake does not hide another.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the configuration and its handlers.
+    pub fn load_whole(
+        named: Option<&Path>,
+        surroundings: &Surroundings,
+    ) -> Result<(Self, Vec<Arc<dyn Handler>>), ConfigError> {
+        let (document, mut problems) = Document::find_in_part(named, &surroundings.paths)?;
+        let vars = &surroundings.environment.vars;
+        let handlers = handlers::build(&document, &surroundings.handlers, vars);
+        // What was left out because it cannot be read would be missed by everything that names it.
+        let config = match problems.is_empty() {
+            true => Some(Self::from_document(document, surroundings)),
+            false => None,
+        };
+        match (config, handlers) {
+            (Some(Ok(config)), Ok(handlers)) => return Ok((config, handlers)),
+            (config, handlers) => {
+                let errors = [config.and_then(Result::err), handlers.err()];
+                let found = errors.iter().flatten().flat_map(ConfigError::problems);
+                problems.extend(found.cloned());
+            }
+        }
+        Err(ConfigError::new(problems))
+    }
+
     /// What a document leads to. Reads files; may block.
     ///
     /// # Errors

@@ -11,12 +11,13 @@ mod load;
 mod needs;
 mod parse;
 mod problem;
+mod repairs;
 mod secrets;
 mod tree;
 
-pub use document::{Document, NotInEffect};
+pub use document::Document;
 pub use load::{Config, Surroundings};
 pub use problem::{ConfigError, Problem};
 pub use tree::Position;
 
-pub(crate) use problem::suggestion;
+pub(crate) use problem::{near, suggestion};

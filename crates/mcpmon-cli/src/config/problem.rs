@@ -128,6 +128,11 @@ fn list(words: &[&str]) -> String {
     quoted.join(", ")
 }
 
+/// What was meant, if it is near; what there is instead would be too long a list.
+pub(crate) fn near<'a>(word: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<String> {
+    Some(suggestion(word, known)).filter(|words| words.contains("did you mean"))
+}
+
 /// Says what is wrong where the reader stopped.
 pub(crate) fn describe(file: &Path, tree: &Node, error: &ReadError) -> Problem {
     let place = tree::spell(&error.path);

@@ -107,6 +107,7 @@ pub(crate) fn absolute(path: &Path) -> std::path::PathBuf {
 mod tests {
     use super::*;
     use crate::config::parse::Format;
+    use mcpmon_core::Secret;
 
     fn argv(words: &[&str]) -> Vec<String> {
         words.iter().map(|word| (*word).to_owned()).collect()
@@ -128,7 +129,8 @@ mod tests {
         let mut settings = document.settings.clone();
         let vars = Variables::new([("PW", "hunter22")]);
         let problems = resolve_handlers(&document, &vars, &mut settings);
-        assert_eq!(settings.handlers[0].values()["password"], "hunter22");
+        let exposed: Vec<&str> = settings.handlers[0].secrets().map(Secret::expose).collect();
+        assert_eq!(exposed, ["hunter22"]);
         let [problem] = problems.as_slice() else { panic!("{problems:?}") };
         let text = problem.to_string();
         assert!(text.starts_with("m.toml:5:9: ") && text.contains("NOT_SET"), "{text}");

@@ -6,6 +6,8 @@
 
 mod calls;
 mod machine;
+mod meter;
+mod repairs;
 mod status_page;
 mod style;
 mod table;
@@ -17,10 +19,12 @@ pub use status_page::{StatusOptions, render_status, render_status_with};
 pub use style::Look;
 
 pub(crate) use calls::render_calls;
+pub(crate) use meter::Meter;
+pub(crate) use repairs::repair;
 pub(crate) use status_page::render_check;
 pub(crate) use style::{level_style, status_style};
 pub(crate) use table::{Align, Cell, Table};
-pub(crate) use words::{bytes, count, local_day, local_time, span};
+pub(crate) use words::{bytes, count, local_day, local_time, moment, number, rough, span};
 pub(crate) use wrap::{Indent, wrap};
 
 use std::io::{self, IsTerminal as _, Write};

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use anstyle::Style;
 use jiff::tz::TimeZone;
+use mcpmon_core::alert::AlertPhase;
 use mcpmon_core::contract::{CheckReport, HostReport, ServiceReport, ServiceStatusReport};
 use mcpmon_core::monitor::Snapshot;
 use mcpmon_core::store::AlertRecord;
-use mcpmon_core::{Status, text};
+use mcpmon_core::{Status, Timestamp, text};
 
 use super::style::{Look, level_style, status_cell};
 use super::table::{Align, Cell, Table};
 use super::words;
+use super::wrap::join;
 
 /// Alerts older than this are not shown beside the services.
 const ALERTS_SPAN: Duration = Duration::from_secs(3_600);
@@ -62,6 +64,9 @@ pub fn render_status_with(
     if let Some(error) = &snapshot.monitor.store_error {
         writeln!(out, "the history cannot be written: {}", text::for_terminal(error))?;
     }
+    if let Some(warning) = &snapshot.monitor.storage_warning {
+        writeln!(out, "{}", text::for_terminal(warning))?;
+    }
     if let Some(error) = &snapshot.monitor.reload_error {
         writeln!(out, "the new configuration was not taken: {}", text::for_terminal(error))?;
     }
@@ -80,17 +85,32 @@ fn headline(snapshot: &Snapshot, options: &StatusOptions) -> String {
     let running = services.iter().filter(|s| s.check.status == Status::Running).count();
     let tools: usize =
         services.iter().filter_map(|s| s.check.tools_count).map(|n| n as usize).sum();
-    let dot = options.look.dot();
-    let mut line = format!(
-        "mcpmon  updated {}  {dot}  {}  {dot}  {running} running  {dot}  {}",
-        words::local_time(snapshot.at, &options.zone),
+    let mut parts = vec![
+        format!("mcpmon  updated {}", words::local_time(snapshot.at, &options.zone)),
         words::count(services.len(), "service"),
+        format!("{running} running"),
         words::count(tools, "tool"),
-    );
+    ];
     if !snapshot.monitor.running {
-        line.push_str(&format!("  {dot}  monitor not running"));
+        parts.push(absence(snapshot, options));
     }
-    options.look.paint(&line, Style::new().bold())
+    let separator = format!("  {}  ", options.look.dot());
+    let lines = join(&parts, &separator, options.width);
+    let painted: Vec<_> =
+        lines.lines().map(|line| options.look.paint(line, Style::new().bold())).collect();
+    painted.join("\n")
+}
+
+/// Nobody watches now: what the page shows is how it was.
+fn absence(snapshot: &Snapshot, options: &StatusOptions) -> String {
+    let seen = snapshot.services.iter().filter_map(|service| service.metrics.as_ref());
+    match seen.filter_map(|metrics| metrics.last_check_time).max() {
+        Some(last) => format!(
+            "no monitor running; last seen {}",
+            words::moment(last, snapshot.at, &options.zone, true)
+        ),
+        None => "no monitor running".to_owned(),
+    }
 }
 
 fn services(snapshot: &Snapshot, options: &StatusOptions) -> Table {
@@ -102,24 +122,26 @@ fn services(snapshot: &Snapshot, options: &StatusOptions) -> Table {
         ("RESPONSE", Align::Right),
         ("SINCE", Align::Left),
         ("WHY", Align::Left),
-    ]);
+    ])
+    .rigid(&["STATUS", "SINCE"])
+    .optional(&["TOOLS", "RESPONSE"]);
     let mut rows: Vec<&ServiceStatusReport> = snapshot.services.iter().collect();
     rows.sort_by_cached_key(|service| service.check.order());
     for service in rows {
         let check = &service.check;
-        let errors = match &service.metrics {
-            Some(metrics) => format!("{:.1}%", metrics.error_rate * 100.0),
-            None => "-".to_owned(),
-        };
+        let errors = service.metrics.as_ref().filter(|metrics| metrics.error_rate_samples > 0);
+        let errors = errors.map_or_else(dash, |m| format!("{:.1}%", m.error_rate * 100.0).into());
+        // A service that only ever was in an import or a batch of checks has no such moment.
+        let since = Some(service.since).filter(|since| *since != Timestamp::default());
         let response = service.metrics.as_ref().and_then(|metrics| metrics.avg_response_time);
         table.row([
             status_cell(check.status, options.look),
             Cell::new(check.service.as_str()),
             number(check.tools_count),
-            errors.into(),
+            errors,
             response.map_or_else(dash, |seconds| words::span(seconds_span(seconds)).into()),
-            words::since(service.since, snapshot.at, &options.zone).into(),
-            why(check, service.metrics.is_none()).into(),
+            since.map_or_else(dash, |at| words::since(at, snapshot.at, &options.zone).into()),
+            why(check, service.metrics.is_none()),
         ]);
     }
     table
@@ -138,14 +160,15 @@ fn number(count: Option<u32>) -> Cell {
 }
 
 /// The cause, else what is odd, else that its numbers are missing.
-fn why(check: &ServiceReport, unreadable: bool) -> String {
+fn why(check: &ServiceReport, unreadable: bool) -> Cell {
     match &check.failure {
-        Some(failure) => failure.to_string(),
-        None if unreadable => "its numbers cannot be read".to_owned(),
+        // The code is what people look up; colon and mark of a cut belong to it.
+        Some(failure) => Cell::new(failure.to_string()).at_least(failure.code.as_str().len() + 4),
+        None if unreadable => "its numbers cannot be read".into(),
         None => {
             let codes: Vec<_> =
                 check.findings.iter().map(|finding| finding.code.as_str()).collect();
-            codes.join(", ")
+            Cell::new(codes.join(", ")).at_least(codes.first().map_or(0, |code| code.len() + 4))
         }
     }
 }
@@ -164,8 +187,14 @@ fn render_alerts(
     recent.sort_by_key(|record| std::cmp::Reverse(record.alert.timestamp));
     writeln!(out, "\n{}", options.look.paint("Alerts of the last hour", Style::new().bold()))?;
     for record in recent.into_iter().take(MOST_ALERTS) {
+        let quiet = match record.state {
+            AlertPhase::Silenced | AlertPhase::Acknowledged => {
+                format!(", {}", record.state.as_str())
+            }
+            _ => String::new(),
+        };
         let line = format!(
-            "[{}] {}: {}",
+            "[{}] {}{quiet}: {}",
             words::local_time(record.alert.timestamp, &options.zone),
             record.alert.level,
             text::for_terminal(&record.alert.message),
@@ -234,7 +263,9 @@ pub(crate) fn render_check(report: &CheckReport, width: Option<usize>, look: Loo
         ("RESPONSE", Align::Right),
         ("TOTAL", Align::Right),
         ("WHY", Align::Left),
-    ]);
+    ])
+    .rigid(&["STATUS", "PROTOCOL"])
+    .optional(&["PROTOCOL", "TOTAL", "TOOLS"]);
     let millis = |value: Option<f64>| {
         value.map_or_else(dash, |millis| words::span(seconds_span(millis / 1_000.0)).into())
     };
@@ -246,7 +277,7 @@ pub(crate) fn render_check(report: &CheckReport, width: Option<usize>, look: Loo
             number(service.tools_count),
             millis(service.latency_ms),
             millis(service.total_ms),
-            why(service, false).into(),
+            why(service, false),
         ]);
     }
     let mut text = if report.services.is_empty() {
@@ -273,11 +304,10 @@ fn check_summary(report: &CheckReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mcpmon_core::Timestamp;
     use mcpmon_core::contract::MonitorReport;
     use mcpmon_core::{
-        Alert, AlertPhase, Failure, FailureCode, Finding, FindingCode, Level, Phase, Scope,
-        ServiceMetrics, SystemMetrics,
+        Alert, Failure, FailureCode, Finding, FindingCode, Level, Phase, Scope, ServiceMetrics,
+        SystemMetrics,
     };
 
     const NOW: Timestamp = Timestamp::from_millis(1_795_356_571_120);
@@ -291,6 +321,7 @@ mod tests {
         check.tools_count = status.is_available().then_some(13);
         let mut metrics = ServiceMetrics::unknown(name.into());
         metrics.status = status;
+        (metrics.error_rate_samples, metrics.last_check_time) = (10, Some(ago(5)));
         if status.is_available() {
             metrics.avg_response_time = Some(0.06);
         }
@@ -324,6 +355,8 @@ mod tests {
                 metrics: serde_json::Value::Null,
                 failure: None,
                 labels: Default::default(),
+                acknowledgements: Vec::new(),
+                ended_because: None,
             },
             state: AlertPhase::Firing,
         }
@@ -354,6 +387,29 @@ mod tests {
     #[test]
     fn nothing_watched_is_one_line() {
         insta::assert_snapshot!(draw(&snapshot(vec![], vec![]), false), @"mcpmon  updated 14:09:31  ·  0 services  ·  0 running  ·  0 tools");
+    }
+
+    #[test]
+    fn what_an_import_knows_nothing_of_is_left_blank_and_nobody_watching_is_said() {
+        let mut imported = service("files", Status::Unknown);
+        imported.since = Timestamp::default();
+        if let Some(metrics) = &mut imported.metrics {
+            (metrics.error_rate_samples, metrics.last_check_time) = (0, Some(ago(86_400)));
+        }
+        let mut stale = snapshot(vec![imported], vec![]);
+        stale.monitor.running = false;
+        insta::assert_snapshot!(draw(&stale, false), @r#"
+        mcpmon  updated 14:09:31  ·  1 service  ·  0 running  ·  0 tools
+        no monitor running; last seen Nov 21 14:09
+
+        STATUS     SERVICE  TOOLS  ERRORS  RESPONSE  SINCE  WHY
+        ? unknown  files        -       -         -  -
+        "#);
+        stale.services.clear();
+        insta::assert_snapshot!(draw(&stale, false), @r#"
+        mcpmon  updated 14:09:31  ·  0 services  ·  0 running  ·  0 tools
+        no monitor running
+        "#);
     }
 
     #[test]
@@ -403,8 +459,8 @@ mod tests {
         insta::assert_snapshot!(draw(&snapshot(vec![evil], alerts), false), @r#"
         mcpmon  updated 14:09:31  ·  1 service  ·  0 running  ·  0 tools
 
-        STATUS     SERVICE               TOOLS  ERRORS  RESPONSE  SINCE  WHY
-        ○ stopped  a\x1b[2J\u{202e}b\nc      -  100.0%         -  13:59  server_error: …
+        STATUS     SERVICE              TOOLS  ERRORS  RESPONSE  SINCE  WHY
+        ○ stopped  a\x1b[2J\u{202e}b\…      -  100.0%         -  13:59  server_error: \…
 
         Alerts of the last hour
         [14:09:26] error: x\n[00:00:00] info: fine\x1b[1A

@@ -46,6 +46,28 @@ pub(crate) fn wrap(text: &str, width: Option<usize>, indent: Indent<'_>) -> Stri
     out
 }
 
+/// Parts of one line with `separator` between them; where they do not fit, the rest goes on the
+/// next line. A part is never broken.
+pub(crate) fn join(parts: &[String], separator: &str, width: Option<usize>) -> String {
+    let room = width.unwrap_or(usize::MAX);
+    let mut out = String::new();
+    let mut used = 0_usize;
+    for part in parts {
+        let needed = separator.width() + part.width();
+        if used > 0 && used.saturating_add(needed) > room {
+            out.push('\n');
+            used = 0;
+        }
+        if used > 0 {
+            out.push_str(separator);
+            used += separator.width();
+        }
+        out.push_str(part);
+        used += part.width();
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +84,14 @@ mod tests {
                 .replace("  over the lazy dog and runs on", "  over the lazy dog and runs\n  on")
         );
         assert!(text.lines().all(|line| line.width() <= 30), "{text}");
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_go_on_the_next_line() {
+        let parts = ["4 services", "2 running", "6 tools"].map(str::to_owned);
+        assert_eq!(join(&parts, " - ", None), "4 services - 2 running - 6 tools");
+        assert_eq!(join(&parts, " - ", Some(24)), "4 services - 2 running\n6 tools");
+        assert_eq!(join(&parts, " - ", Some(3)), "4 services\n2 running\n6 tools");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub struct HandlerSettings {
     pub name: String,
     /// Which kind of handler it is.
     pub kind: String,
-    /// The kind's own keys; secrets are already filled in by whoever read the file.
+    /// The kind's own keys; where a secret was filled in stands [`REDACTED`].
     values: Map<String, Value>,
     /// Which of them were given as `{ env = … }`, `{ file = … }` or `{ command = … }`.
     secrets: BTreeMap<String, Secret>,
@@ -46,14 +46,15 @@ impl HandlerSettings {
         self
     }
 
-    /// The kind's own keys as they were written.
+    /// The kind's own keys as they were written; a secret that was filled in is [`REDACTED`].
     pub fn values(&self) -> &Map<String, Value> {
         &self.values
     }
 
-    /// Fills in a secret's value for `key`; it will be hidden wherever these settings are shown.
+    /// Fills in a secret's value for `key`; it shows nowhere but in what [`HandlerSettings::parse`]
+    /// makes of it.
     pub fn resolve(&mut self, key: &str, secret: Secret) {
-        self.values.insert(key.to_owned(), Value::from(secret.expose()));
+        self.values.insert(key.to_owned(), Value::from(REDACTED));
         self.secrets.insert(key.to_owned(), secret);
     }
 
@@ -68,8 +69,11 @@ impl HandlerSettings {
     ///
     /// [`SettingsError`] that names the handler and the key's path.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, SettingsError> {
-        let values = Value::Object(self.values.clone());
-        serde_path_to_error::deserialize(values).map_err(|error| {
+        let mut values = self.values.clone();
+        for (key, secret) in &self.secrets {
+            values.insert(key.clone(), Value::from(secret.expose()));
+        }
+        serde_path_to_error::deserialize(Value::Object(values)).map_err(|error| {
             let path = error.path().to_string();
             let message = error.into_inner();
             // A key that is missing or unknown is named by the message itself.
@@ -102,9 +106,6 @@ impl fmt::Debug for HandlerSettings {
 impl Serialize for HandlerSettings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = self.values.clone();
-        for key in self.secrets.keys() {
-            map.insert(key.clone(), Value::from(REDACTED));
-        }
         map.insert("name".to_owned(), Value::from(self.name.as_str()));
         map.insert("type".to_owned(), Value::from(self.kind.as_str()));
         map.serialize(serializer)
@@ -163,7 +164,8 @@ mod tests {
         settings.resolve("token", Secret::new("hunter22"));
         let own: Pager = settings.parse().unwrap();
         assert_eq!((own.token.expose(), own.room.as_str()), ("hunter22", "r1"));
-        let shown = format!("{settings:?} {}", serde_json::to_string(&settings).unwrap());
+        let json = serde_json::to_string(&settings).unwrap();
+        let shown = format!("{settings:?} {json} {:?}", settings.values());
         assert!(!shown.contains("hunter22"), "{shown}");
     }
 

@@ -11,6 +11,7 @@ mod secret_ref;
 mod sections;
 mod service;
 
+pub(crate) use checked::limit;
 pub use handler::{HandlerSettings, SettingsError};
 pub use rules::{MaintenanceWindow, RouteSettings, RuleSettings, Weekday};
 pub use secret_ref::SecretRef;
@@ -64,11 +65,6 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Keys that are read and checked but whose feature is not built yet, with what they wait for.
-    /// `*` stands for any service.
-    pub const NOT_IN_EFFECT: &'static [(&'static str, &'static str)] =
-        &[("services.*.remediation", "remediation")];
-
     /// The times and limits of a service that says nothing of its own.
     pub fn limits(&self) -> ServiceLimits {
         ServiceLimits {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checked;
 use crate::rule::Scope;
+use crate::service::RemediationSpec;
 use crate::status::Level;
 
 /// One rule as it is written: a new one, or changes to a built-in one of that name.
@@ -50,6 +51,10 @@ pub struct RuleSettings {
     /// What is said, a template over the same names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// What may be done about a service that is down and for which this fires, where the service's
+    /// own entry asks for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remediation: Option<RemediationSpec>,
 }
 
 /// One route: alerts that match go to its handlers.

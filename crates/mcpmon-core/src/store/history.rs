@@ -156,6 +156,18 @@ pub struct History {
 }
 
 impl History {
+    /// Adds the same time of another service. A point that does not lie in one of these is added to
+    /// where it begins: stores give every service the same edges.
+    pub fn merge(&mut self, other: &Self) {
+        for point in &other.points {
+            let at = self.points.partition_point(|own| own.at <= point.at).saturating_sub(1);
+            match self.points.get_mut(at) {
+                Some(own) => own.summary.merge(&point.summary),
+                None => self.points.push(point.clone()),
+            }
+        }
+    }
+
     /// All points as one.
     pub fn whole(&self) -> Summary {
         let mut whole = Summary::default();
@@ -336,6 +348,29 @@ pub async fn history_of_records(
         }
     }
     Ok(History { points: points(&edges, summarizer.finish()), step })
+}
+
+/// Several services' past as one: checks and times are those of all of them, and a quantile is that
+/// of all their latencies together, within the sketch's own bound. `query.service` is not looked at.
+///
+/// # Errors
+///
+/// When the store cannot be read.
+pub async fn of_several(
+    store: &(impl SampleStore + ?Sized),
+    services: &[ServiceName],
+    query: &HistoryQuery,
+) -> Result<History, StoreError> {
+    let mut whole: Option<History> = None;
+    for service in services {
+        let query = HistoryQuery { service: service.clone(), ..query.clone() };
+        let one = store.history(&query).await?;
+        match &mut whole {
+            None => whole = Some(one),
+            Some(whole) => whole.merge(&one),
+        }
+    }
+    Ok(whole.unwrap_or(History { points: Vec::new(), step: query.step }))
 }
 
 /// Summaries with the edges they lie between.

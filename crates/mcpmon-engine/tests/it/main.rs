@@ -2,11 +2,17 @@
 
 mod causes;
 mod deliveries;
+mod durable;
+mod endings;
 mod function;
 mod gaps;
 mod memory_store;
 mod monitor;
 mod quiet;
+mod remediation;
+mod replay;
+#[expect(clippy::unwrap_used, reason = "a run that cannot go on fails")]
+mod simulator;
 mod watching;
 
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use mcpmon_core::{
 };
 use serde_json::Value;
 
-use super::{ExportError, ExportQuery, ExportRecord, Exporter, replay};
+use super::{ExportError, ExportQuery, ExportRecord, Exporter};
 
 /// Fields of the check that every record has already.
 const DOUBLED: [&str; 2] = ["check_service", "check_at"];
@@ -36,15 +36,16 @@ pub(super) async fn write(
     let columns = columns()?;
     let mut table = csv::Writer::from_writer(out);
     let mut any = false;
-    replay::each_record(exporter.samples, query, |record| {
-        if !std::mem::replace(&mut any, true) {
-            table.write_record(columns.iter().map(|column| &column.name)).map_err(io_error)?;
-        }
-        let record = serde_json::to_value(record).map_err(std::io::Error::from)?;
-        let cells = columns.iter().map(|column| cell(record.pointer(&column.pointer)));
-        Ok(table.write_record(cells).map_err(io_error)?)
-    })
-    .await?;
+    exporter
+        .each_record(query, |record| {
+            if !std::mem::replace(&mut any, true) {
+                table.write_record(columns.iter().map(|column| &column.name)).map_err(io_error)?;
+            }
+            let record = serde_json::to_value(record).map_err(std::io::Error::from)?;
+            let cells = columns.iter().map(|column| cell(record.pointer(&column.pointer)));
+            Ok(table.write_record(cells).map_err(io_error)?)
+        })
+        .await?;
     table.flush()?;
     Ok(any)
 }

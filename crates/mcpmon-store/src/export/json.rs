@@ -1,14 +1,13 @@
-//! `mcpmon/export/v1`, whole or a line each.
+//! `mcpmon/export/v1` as one object.
 
 use std::io::{self, Write};
 
-use mcpmon_core::store::AlertRecord;
 use mcpmon_core::text::for_json;
 use mcpmon_core::{ServiceName, Timestamp};
 use serde::Serialize;
 
 use super::spool::Spool;
-use super::{EXPORT_SCHEMA, ExportError, ExportQuery, ExportRecord, Exporter, replay};
+use super::{EXPORT_SCHEMA, ExportError, ExportQuery, Exporter};
 
 /// Indents a value as it stands `depth` levels deep.
 fn pretty(value: &impl Serialize, depth: usize) -> io::Result<String> {
@@ -25,11 +24,12 @@ pub(super) async fn write(
     out: &mut (dyn Write + Send),
 ) -> Result<bool, ExportError> {
     let mut spool = Spool::new();
-    replay::each_record(exporter.samples, query, |record| {
-        let text = pretty(record, 3)?;
-        Ok(spool.push(&record.metrics.service_name, ",\n      ", text.as_bytes())?)
-    })
-    .await?;
+    exporter
+        .each_record(query, |record| {
+            let text = pretty(record, 3)?;
+            Ok(spool.push(&record.metrics.service_name, ",\n      ", text.as_bytes())?)
+        })
+        .await?;
     let mut alerts = Spool::new();
     let lane = ServiceName::from("");
     exporter
@@ -59,40 +59,4 @@ pub(super) async fn write(
     out.write_all(if any { b"\n  ]\n}\n" } else { b"]\n}\n" })?;
     out.flush()?;
     Ok(true)
-}
-
-/// One line of JSON lines; `record` says which kind it is.
-#[derive(Serialize)]
-#[serde(tag = "record", rename_all = "snake_case")]
-enum Line<'a> {
-    Export { schema: &'static str, export_time: Timestamp },
-    Snapshot(&'a ExportRecord),
-    Alert(&'a AlertRecord),
-}
-
-/// Writes one object a line: a header, snapshots in order of time, alerts newest first.
-pub(super) async fn write_lines(
-    exporter: &Exporter<'_>,
-    query: &ExportQuery,
-    now: Timestamp,
-    out: &mut (dyn Write + Send),
-) -> Result<bool, ExportError> {
-    let mut any = false;
-    let mut line = |line: Line<'_>| -> Result<(), ExportError> {
-        if !std::mem::replace(&mut any, true) {
-            let header = Line::Export { schema: EXPORT_SCHEMA, export_time: now };
-            write_line(out, &header)?;
-        }
-        Ok(write_line(out, &line)?)
-    };
-    replay::each_record(exporter.samples, query, |record| line(Line::Snapshot(record))).await?;
-    exporter.each_alert(query, |alert| line(Line::Alert(alert))).await?;
-    out.flush()?;
-    Ok(any)
-}
-
-fn write_line(out: &mut (dyn Write + Send), line: &Line<'_>) -> io::Result<()> {
-    let mut text = for_json(&serde_json::to_string(line)?);
-    text.push('\n');
-    out.write_all(text.as_bytes())
 }

@@ -2,10 +2,12 @@
 //!
 //! Works over core's ports, so any store can be exported. Checks stream page by page through a
 //! replay of each service's window; nothing whole is held in memory, and a file appears only when
-//! it is complete.
+//! it is complete. JSON lines hold all an import needs to give the same lines again
+//! (`docs/adr/0064-json-lines-are-lossless.md`).
 
 mod csv;
 mod json;
+mod lines;
 mod replay;
 mod spool;
 mod target;
@@ -13,17 +15,22 @@ mod target;
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcpmon_core::store::{AlertQuery, AlertRecord};
 use mcpmon_core::window::DEFAULT_WINDOW;
 use mcpmon_core::{IncidentLog, SampleStore, ServiceName, StoreError, Timestamp};
 
+pub(crate) use lines::ReadLine;
 pub use replay::ExportRecord;
 pub use target::ExportTarget;
 
 /// The schema every JSON export names.
 pub const EXPORT_SCHEMA: &str = "mcpmon/export/v1";
+
+/// Snapshots between two words about progress.
+const TELL_EVERY: u64 = 256;
 
 /// Alerts read at once.
 const ALERT_PAGE: usize = 500;
@@ -33,9 +40,10 @@ const ALERT_PAGE: usize = 500;
 pub struct ExportQuery {
     /// Only this service; a CSV file needs one.
     pub service: Option<ServiceName>,
-    /// Checks from this moment on, alerts that fired or ended from it on.
+    /// Checks from this moment on, itself included; alerts that fired or ended from it on.
     pub since: Option<Timestamp>,
-    /// What happened before this moment.
+    /// What happened before this moment, itself excluded: two exports that meet at a moment hold
+    /// each check once.
     pub until: Option<Timestamp>,
     /// The span each snapshot's metrics look back over.
     pub window: Duration,
@@ -83,6 +91,16 @@ pub enum ExportError {
 pub struct Exporter<'a> {
     samples: &'a dyn SampleStore,
     incidents: &'a dyn IncidentLog,
+    watcher: Option<Arc<dyn Fn(ExportProgress) + Send + Sync + 'a>>,
+}
+
+/// How far an export has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExportProgress {
+    /// Snapshots written.
+    pub records: u64,
+    /// The moment of the last of them; they come in order of time.
+    pub at: Timestamp,
 }
 
 /// The shapes of an export.
@@ -96,7 +114,35 @@ enum Format {
 impl<'a> Exporter<'a> {
     /// Exports from these.
     pub fn new(samples: &'a dyn SampleStore, incidents: &'a dyn IncidentLog) -> Self {
-        Self { samples, incidents }
+        Self { samples, incidents, watcher: None }
+    }
+
+    /// Tells `watcher` every few hundred snapshots how far it has come; it is called between two of
+    /// them, so it should be quick.
+    #[must_use]
+    pub fn watched(mut self, watcher: impl Fn(ExportProgress) + Send + Sync + 'a) -> Self {
+        self.watcher = Some(Arc::new(watcher));
+        self
+    }
+
+    /// Gives each snapshot of a query, in order of time.
+    async fn each_record(
+        &self,
+        query: &ExportQuery,
+        mut give: impl FnMut(&ExportRecord) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        let mut records = 0_u64;
+        replay::each_record(self.samples, query, |record| {
+            give(record)?;
+            records += 1;
+            if records.is_multiple_of(TELL_EVERY)
+                && let Some(watcher) = &self.watcher
+            {
+                watcher(ExportProgress { records, at: record.timestamp });
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Writes one JSON object, `mcpmon/export/v1`, to a file: services with their snapshots, and
@@ -115,7 +161,8 @@ impl<'a> Exporter<'a> {
         self.to_file(Format::Json, query, target, now).await
     }
 
-    /// Writes a JSON object a line to a file: a header, snapshots in order of time, alerts.
+    /// Writes a JSON object a line to a file: a header, what the services are and how their status
+    /// changed, snapshots in order of time, alerts. [`crate::import`] reads it back.
     ///
     /// # Errors
     ///
@@ -169,7 +216,7 @@ impl<'a> Exporter<'a> {
         now: Timestamp,
         out: &mut (dyn Write + Send),
     ) -> Result<bool, ExportError> {
-        json::write_lines(self, query, now, out).await
+        lines::write(self, query, now, out).await
     }
 
     /// As [`Exporter::to_csv`], to any writer.

@@ -2,7 +2,8 @@
 //!
 //! One pass over checks in order of time serves every service. A service's status is what the
 //! stored changes say, since they were decided with limits this code does not know; numbers are
-//! counted anew.
+//! counted anew. Checks of one moment come by name of the service: a store may order them by
+//! numbers of its own, and the same history is to give the same bytes from any file.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -46,14 +47,16 @@ pub(super) async fn each_record(
     };
     let mut replays = begin(samples, query, &range).await?;
     let mut changes = Changes::new(samples, query);
+    let mut moments = Moments::default();
     let mut page = range;
     loop {
         let checks = samples.checks(&page).await?;
-        for check in checks.items {
+        let is_last = checks.next.is_none();
+        for check in moments.in_order(checks.items, is_last) {
             let ended = check.at.saturating_add(check.total);
             while let Some(change) = changes.next_until(ended).await? {
                 if let Some(replay) = replays.get_mut(&change.service) {
-                    replay.ahead.push_back(change);
+                    replay.foresee(change, check.at);
                 }
             }
             let Some(replay) = replays.get_mut(&check.service) else { continue };
@@ -66,6 +69,25 @@ pub(super) async fn each_record(
             Some(next) => page.after = Some(next),
             None => return Ok(()),
         }
+    }
+}
+
+/// Puts checks of one moment in order of their services. Holds back the newest moment of a page,
+/// which may go on in the next.
+#[derive(Default)]
+struct Moments(Vec<CheckRecord>);
+
+impl Moments {
+    fn in_order(&mut self, page: Vec<CheckRecord>, is_last: bool) -> Vec<CheckRecord> {
+        let mut checks = std::mem::take(&mut self.0);
+        checks.extend(page);
+        if !is_last && let Some(newest) = checks.last().map(|check| check.at) {
+            let held = checks.iter().rposition(|check| check.at != newest).map_or(0, |at| at + 1);
+            self.0 = checks.split_off(held);
+        }
+        // What a service has of one moment stays as it was appended.
+        checks.sort_by(|a, b| (a.at, &a.service).cmp(&(b.at, &b.service)));
+        checks
     }
 }
 
@@ -166,6 +188,15 @@ impl Replay {
             tools_count: stored.facts.tools_count,
             ahead: VecDeque::new(),
             decided: false,
+        }
+    }
+
+    /// Keeps a change until it counts; at once if no check that is still to come lies before it, so
+    /// that changes of what is no longer checked do not pile up.
+    fn foresee(&mut self, change: StatusChange, no_check_before: Timestamp) {
+        self.ahead.push_back(change);
+        while let Some(change) = self.ahead.pop_front_if(|change| change.at <= no_check_before) {
+            self.change(change);
         }
     }
 

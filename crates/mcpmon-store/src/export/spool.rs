@@ -12,8 +12,10 @@ use tempfile::SpooledTempFile;
 
 /// Bytes of all services before the spool goes to disk.
 const IN_MEMORY: usize = 4 << 20;
-/// Bytes of one service before they are put away.
+/// Bytes of one service before they are put away, where services are few.
 const CHUNK: usize = 16 << 10;
+/// Bytes of all services that wait to be put away, give or take a record each.
+const PENDING: usize = 8 << 20;
 
 /// Records by service.
 pub(super) struct Spool {
@@ -49,17 +51,19 @@ impl Spool {
         if !self.lanes.contains_key(service) {
             self.lanes.insert(service.clone(), Lane::default());
         }
+        let chunk = CHUNK.min(PENDING / self.lanes.len());
         let Some(lane) = self.lanes.get_mut(service) else { return Ok(()) };
         if lane.records > 0 {
             lane.pending.extend_from_slice(separator.as_bytes());
         }
         lane.records += 1;
         lane.pending.extend_from_slice(record);
-        if lane.pending.len() >= CHUNK {
+        if lane.pending.len() >= chunk {
             let length = lane.pending.len() as u64;
             self.file.write_all(&lane.pending)?;
             lane.chunks.push((self.end, length));
-            lane.pending.clear();
+            // Its room goes as well: thousands of services would each keep their largest.
+            lane.pending = Vec::new();
             self.end += length;
         }
         Ok(())

@@ -45,6 +45,7 @@ fn facts(service: &str, restarts: u64) -> ServiceFacts {
         available_since: None,
         watched: true,
         check_interval_ms: None,
+        tool_list_tokens: None,
     }
 }
 
@@ -184,12 +185,13 @@ async fn lines_are_records_in_order_of_time() {
     let text = String::from_utf8(out).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let kinds: Vec<_> = lines.iter().map(|line| line["record"].as_str().unwrap()).collect();
-    assert_eq!(kinds[0], "export");
-    assert_eq!(kinds[1..12], ["snapshot"; 11]);
-    assert_eq!(kinds[12..], ["alert", "alert"]);
-    let services: Vec<_> = lines[1..12].iter().map(|line| &line["service_name"]).collect();
+    assert_eq!(kinds[..4], ["export", "service", "list", "service"]);
+    assert_eq!(kinds[4..8], ["change"; 4]);
+    assert_eq!(kinds[8..19], ["snapshot"; 11]);
+    assert_eq!(kinds[19..], ["alert", "alert"]);
+    let services: Vec<_> = lines[8..19].iter().map(|line| &line["service_name"]).collect();
     assert_eq!(services[5], "zeit-ü");
-    let times: Vec<_> = lines[1..12].iter().map(|line| line["timestamp"].as_str()).collect();
+    let times: Vec<_> = lines[8..19].iter().map(|line| line["timestamp"].as_str()).collect();
     assert!(times.is_sorted());
 }
 

@@ -139,7 +139,7 @@ fn a_newer_schema_is_refused() {
     newer.pragma_update(None, "user_version", 4_711).unwrap();
     newer.close().unwrap();
     is_refused(&path, |error| {
-        matches!(error, StoreError::NewerSchema { found: 4_711, known: 2, .. })
+        matches!(error, StoreError::NewerSchema { found: 4_711, known: 3, .. })
     });
 }
 

@@ -10,6 +10,7 @@ use mcpmon_core::{Status, StoreError, Timestamp};
 use mcpmon_store::{OpenOptions, SqliteStore};
 use mcpmon_testkit::START;
 use mcpmon_testkit::samples::check;
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::{append, open};
@@ -29,7 +30,7 @@ async fn a_database_of_the_first_schema_is_taken_over() {
     fs::copy("tests/data/schema-1.db", &path).unwrap();
     let store = open(&path);
     let info = store.info().await.unwrap();
-    assert_eq!((info.schema_version, info.services, info.checks), (2, 3, 9));
+    assert_eq!((info.schema_version, info.services, info.checks), (3, 3, 9));
     let services = store.services().await.unwrap();
     assert!(services.iter().all(|stored| stored.status == Status::Running));
     assert!(services.iter().all(|stored| stored.last_check.is_some()));
@@ -45,6 +46,43 @@ async fn a_database_of_the_first_schema_is_taken_over() {
     };
     let whole = store.history(&query).await.unwrap().whole();
     assert_eq!(whole.checks.get(Status::Running), 3);
+    assert!(store.check().await.unwrap().ok);
+}
+
+/// Two services that were asked for a day by the last build of schema 2, which sealed most of it.
+#[tokio::test]
+async fn the_head_of_the_second_schema_is_taken_over_check_for_check() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("mcpmon.db");
+    fs::copy("tests/data/schema-2.db", &path).unwrap();
+    let old = Connection::open(&path).unwrap();
+    let sql = "SELECT at, latency, total FROM check_head ORDER BY at, service";
+    let in_head = |row: &rusqlite::Row<'_>| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?, row.get::<_, i64>(2)?))
+    };
+    let before: Vec<_> =
+        old.prepare(sql).unwrap().query_map([], in_head).unwrap().map(Result::unwrap).collect();
+    old.close().unwrap();
+    assert_eq!(before.len(), 90);
+
+    let store = open(&path);
+    let info = store.info().await.unwrap();
+    assert_eq!((info.schema_version, info.services, info.checks), (3, 2, 5_761));
+    let since = Timestamp::from_millis(before[0].0);
+    let ticks = |span: Duration| span.as_micros() as i64 / 10;
+    let newest = store.checks(&RecordQuery::all().since(since)).await.unwrap().items;
+    let newest: Vec<_> = newest
+        .iter()
+        .map(|check| (check.at.as_millis(), check.latency.map(ticks), ticks(check.total)))
+        .collect();
+    assert_eq!(newest[newest.len() - before.len()..], before);
+    assert!(store.check().await.unwrap().ok);
+    let last = store.services().await.unwrap();
+    assert!(last.iter().all(|stored| stored.last_check.is_some()));
+
+    append(&store, vec![check("service-0", since)]).await;
+    while store.prune(&PrunePlan::default()).await.unwrap().more {}
+    assert_eq!(store.info().await.unwrap().checks, 5_762);
     assert!(store.check().await.unwrap().ok);
 }
 
@@ -139,6 +177,54 @@ async fn a_backup_is_taken_while_it_is_written_and_put_back() {
     SqliteStore::restore(&damaged, &path, START).unwrap_err();
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), files, "nothing was moved");
     assert_eq!(open(&path).info().await.unwrap().services, 1);
+}
+
+/// As after `kill -9`, with the database alone moved away before a copy is put in its place.
+#[tokio::test]
+async fn a_log_left_beside_is_not_put_into_what_is_restored() {
+    let directory = TempDir::new().unwrap();
+    let (path, copy) = (directory.path().join("mcpmon.db"), directory.path().join("copy.db"));
+    let log = directory.path().join("mcpmon.db-wal");
+    let store = open(&path);
+    append(&store, vec![check("kept", START)]).await;
+    store.backup(&copy).await.unwrap();
+    append(&store, (0..3_000).map(|n| check("later", at(n))).collect()).await;
+    let left = fs::read(&log).unwrap();
+    assert!(left.len() > 8_192, "a log with something in it");
+    drop(store);
+    fs::rename(&path, directory.path().join("moved.db")).unwrap();
+    fs::write(&log, &left).unwrap();
+
+    assert_eq!(SqliteStore::restore(&copy, &path, START).unwrap(), None);
+    let store = open(&path);
+    assert_eq!(store.info().await.unwrap().checks, 1);
+    assert!(store.check().await.unwrap().ok);
+    assert_eq!(fs::read(directory.path().join("mcpmon.db.lost-1-wal")).unwrap(), left);
+}
+
+#[tokio::test]
+async fn a_backup_given_up_leaves_nothing() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory.path().join("mcpmon.db"));
+    append(&store, (0..30_000).map(|n| check(&format!("s{}", n % 40), at(n))).collect()).await;
+    let target = directory.path().join("copies");
+    fs::create_dir(&target).unwrap();
+    let begun = || {
+        let mut inside = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().path());
+        inside.any(|draft| draft.join("copy.db").exists())
+    };
+    let mut backup = Box::pin(store.backup(target.join("copy.db")));
+    while !begun() {
+        tokio::select! {
+            biased;
+            done = &mut backup => panic!("never seen to begin: {done:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    drop(backup);
+    // The question that copied is over when the next ones have all been answered.
+    store.check().await.unwrap();
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "neither a copy nor a part of one");
 }
 
 #[tokio::test]

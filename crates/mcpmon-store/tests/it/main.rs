@@ -6,7 +6,10 @@ mod commands;
 mod exports;
 mod files;
 mod history;
+mod imports;
+mod info;
 mod keeping;
+mod losses;
 mod promises;
 
 use std::path::Path;

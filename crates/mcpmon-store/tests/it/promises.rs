@@ -1,6 +1,9 @@
 //! The promises of the ports, kept on disk.
+
+use std::time::Duration;
+
 use mcpmon_store::{OpenOptions, SqliteStore};
-use mcpmon_testkit::store_conformance::{store_conformance, store_persistence};
+use mcpmon_testkit::store_conformance::{store_conformance, store_faults, store_persistence};
 use tempfile::TempDir;
 
 #[tokio::test]
@@ -26,6 +29,25 @@ async fn everything_outlives_the_process() {
             drop(store);
             open()
         },
+    )
+    .await;
+}
+
+/// Another program that holds the file makes every write fail, whole.
+#[tokio::test]
+async fn what_could_not_be_written_left_nothing() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("mcpmon.db");
+    let holder = std::cell::RefCell::new(None);
+    let options = OpenOptions { busy_timeout: Duration::from_millis(50), ..OpenOptions::default() };
+    store_faults(
+        async || SqliteStore::open(&path, options).unwrap(),
+        async |_| {
+            let other = rusqlite::Connection::open(&path).unwrap();
+            other.execute_batch("BEGIN IMMEDIATE").unwrap();
+            holder.replace(Some(other));
+        },
+        async |_| drop(holder.take()),
     )
     .await;
 }

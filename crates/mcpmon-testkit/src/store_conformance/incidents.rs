@@ -1,22 +1,28 @@
 //! Promises of `IncidentLog` and `CommandQueue`.
 
-use mcpmon_core::alert::{Alert, AlertPhase, AlertState, NotificationKind, Receipt, Silence};
+use mcpmon_core::alert::{
+    Acknowledgement, Alert, AlertPhase, AlertState, NotificationKind, Receipt, Silence,
+};
 use mcpmon_core::monitor::MonitorCommand;
 use mcpmon_core::observation::Question;
 use mcpmon_core::store::{
-    AlertQuery, AlertRecord, AuditEntry, CommandQueue, Delivery, IncidentLog, NewDelivery,
-    PrunePlan, Settlement, Store, Transition,
+    AlertQuery, AlertRecord, AuditEntry, AuditQuery, CommandQueue, Delivery, IncidentLog,
+    NewDelivery, PrunePlan, Settlement, Store, StoreError, Transition,
 };
 use mcpmon_core::time::Timestamp;
+use mcpmon_core::{FailureCode, RepairOutcome};
 
 use super::{at, samples};
+use crate::hostile::HOSTILE;
 use crate::samples::{alert, check, notification};
+
+const FIRING: AlertPhase = AlertPhase::Firing;
 
 /// All that a log says.
 #[derive(Debug, PartialEq)]
 pub(super) struct Everything {
-    states: Vec<AlertState>,
-    alerts: Vec<AlertRecord>,
+    pub(super) states: Vec<AlertState>,
+    pub(super) alerts: Vec<AlertRecord>,
     pub(super) due: Vec<Delivery>,
     dead: Vec<Delivery>,
     silences: Vec<Silence>,
@@ -30,14 +36,15 @@ pub(super) async fn read(log: &impl IncidentLog) -> Everything {
         due: due(log, "ops", at(1_000_000)).await,
         dead: log.dead_letters(100).await.expect("dead letters are read"),
         silences: log.silences(at(0)).await.expect("silences are read"),
-        audit: log.audit(100).await.expect("the audit trail is read"),
+        audit: audit(log, AuditQuery::default()).await,
     }
 }
 
 pub(super) async fn fill(log: &impl IncidentLog) {
     let firing = firing("service_down", "files", at(1_000));
+    let taken_on = AlertState { acknowledged: Some(acknowledged()), ..state(&firing, FIRING) };
     let transition = Transition {
-        states: vec![state(&firing, AlertPhase::Firing)],
+        states: vec![taken_on],
         alerts: vec![firing],
         deliveries: vec![message("ops", "one"), message("ops", "two"), message("ops", "three")],
         at: at(1_000),
@@ -46,7 +53,7 @@ pub(super) async fn fill(log: &impl IncidentLog) {
     let first = due(log, "ops", at(1_000)).await;
     settle(log, &first[0], Settlement::Dead { at: at(2_000), error: "gone".to_owned() }).await;
     log.put_silence(&silence("s", at(60_000))).await.expect("a silence is put");
-    log.record(&audited(at(1_000), "restart")).await.expect("an entry is recorded");
+    log.record(&audited(at(1_000), "files")).await.expect("an entry is recorded");
 }
 
 pub(super) async fn queue_one_more(log: &impl IncidentLog) {
@@ -58,7 +65,7 @@ fn every_alert() -> AlertQuery {
     AlertQuery { limit: 1_000, ..AlertQuery::default() }
 }
 
-async fn due(log: &impl IncidentLog, handler: &str, now: Timestamp) -> Vec<Delivery> {
+pub(super) async fn due(log: &impl IncidentLog, handler: &str, now: Timestamp) -> Vec<Delivery> {
     log.due(handler, now, 100).await.expect("due messages are read")
 }
 
@@ -74,12 +81,12 @@ async fn settle(log: &impl IncidentLog, delivery: &Delivery, settlement: Settlem
     log.settle(delivery.id, &settlement).await.expect("a delivery is settled");
 }
 
-fn firing(rule: &str, service: &str, moment: Timestamp) -> Alert {
+pub(super) fn firing(rule: &str, service: &str, moment: Timestamp) -> Alert {
     let id = format!("{rule}-{service}-{}", moment.as_millis());
     Alert { id, timestamp: moment, ..alert(rule, service) }
 }
 
-fn state(alert: &Alert, phase: AlertPhase) -> AlertState {
+pub(super) fn state(alert: &Alert, phase: AlertPhase) -> AlertState {
     AlertState {
         phase,
         alert: Some(alert.clone()),
@@ -89,11 +96,20 @@ fn state(alert: &Alert, phase: AlertPhase) -> AlertState {
     }
 }
 
-fn message(handler: &str, key: &str) -> NewDelivery {
+pub(super) fn message(handler: &str, key: &str) -> NewDelivery {
     NewDelivery {
         handler: handler.to_owned(),
         notification: notification(key, NotificationKind::Firing),
     }
+}
+
+fn acknowledged() -> Acknowledgement {
+    Acknowledgement { by: "anna".to_owned(), comment: "on it".to_owned(), at: at(1_500) }
+}
+
+pub(super) async fn deliver(log: &impl IncidentLog, waiting: &Delivery) -> Result<(), StoreError> {
+    let receipt = Receipt::accepted();
+    log.settle(waiting.id, &Settlement::Delivered { at: at(2_000), receipt }).await
 }
 
 fn silence(id: &str, ends_at: Timestamp) -> Silence {
@@ -107,16 +123,30 @@ fn silence(id: &str, ends_at: Timestamp) -> Silence {
     }
 }
 
-fn audited(moment: Timestamp, action: &str) -> AuditEntry {
+/// What was done to `service`, still under way.
+fn audited(moment: Timestamp, service: &str) -> AuditEntry {
     AuditEntry {
+        id: format!("{service}@{}", moment.as_millis()),
         at: moment,
-        service: "files".into(),
-        action: action.to_owned(),
+        service: service.into(),
+        action: "command".to_owned(),
+        argv: vec!["mend".to_owned(), "a b".to_owned()],
+        rule: Some("service_down".to_owned()),
+        code: Some(FailureCode::ResponseTimeout),
+        attempt: 2,
         dry_run: false,
-        before: Some(check("files", moment)),
+        outcome: RepairOutcome::UnderWay,
+        result: String::new(),
+        exit_status: None,
+        last_lines: Vec::new(),
+        before: Some(check(service, moment)),
         after: None,
-        result: "done".to_owned(),
     }
+}
+
+async fn audit(log: &impl IncidentLog, query: AuditQuery) -> Vec<AuditEntry> {
+    let query = AuditQuery { limit: if query.limit == 0 { 100 } else { query.limit }, ..query };
+    log.audit(&query).await.expect("the audit trail is read")
 }
 
 pub(super) async fn an_empty_log_answers(store: &impl Store) {
@@ -223,6 +253,64 @@ pub(super) async fn a_settled_message_is_never_due_again(log: &impl IncidentLog)
     assert_eq!(keys(&letters), ["three"]);
 }
 
+pub(super) async fn a_digest_is_settled_whole(log: &impl IncidentLog) {
+    let deliveries = ["one", "two", "three"].map(|key| message("ops", key)).to_vec();
+    commit(log, Transition { deliveries, at: at(0), ..Transition::default() }).await;
+    let all = due(log, "ops", at(0)).await;
+    let retry = Settlement::Retry { due_at: at(5_000), error: "busy".to_owned() };
+    let delivered = Settlement::Delivered { at: at(1), receipt: Receipt::accepted() };
+    let dead = Settlement::Dead { at: at(1), error: "refused".to_owned() };
+    let settlements =
+        [(all[0].id, retry), (all[1].id, delivered), (all[2].id, dead), (i64::MAX, gone())];
+    log.settle_many(&settlements).await.expect("several are settled at once");
+    assert!(due(log, "ops", at(4_999)).await.is_empty());
+    let again = due(log, "ops", at(5_000)).await;
+    assert_eq!(keys(&again), ["one"]);
+    assert_eq!(again[0].notification.attempt, 2);
+    let letters = log.dead_letters(10).await.expect("dead letters are read");
+    assert_eq!(keys(&letters), ["three"]);
+    log.settle_many(&[]).await.expect("nothing is settled");
+}
+
+/// About a message that is no longer there.
+fn gone() -> Settlement {
+    Settlement::Delivered { at: at(1), receipt: Receipt::accepted() }
+}
+
+pub(super) async fn what_nobody_is_left_to_deliver_is_given_up(log: &impl IncidentLog) {
+    let deliveries = vec![message("ops", "one"), message("old", "one"), message("old", "two")];
+    commit(log, Transition { deliveries, at: at(0), ..Transition::default() }).await;
+    let first = due(log, "old", at(0)).await.remove(0);
+    settle(log, &first, Settlement::Delivered { at: at(1), receipt: Receipt::accepted() }).await;
+    let given_up = log.give_up_for_others(&["ops".to_owned()], at(2), "no such handler").await;
+    assert_eq!(given_up.expect("messages are given up"), 1, "what was delivered stays so");
+    assert!(due(log, "old", at(9_000)).await.is_empty());
+    assert_eq!(keys(&due(log, "ops", at(0)).await), ["one"]);
+    let letters = log.dead_letters(10).await.expect("dead letters are read");
+    assert_eq!((letters.len(), letters[0].handler.as_str()), (1, "old"));
+    assert_eq!(letters[0].last_error.as_deref(), Some("no such handler"));
+    let again = log.give_up_for_others(&["ops".to_owned()], at(3), "no such handler").await;
+    assert_eq!(again.expect("messages are given up"), 0);
+    let all = log.give_up_for_others(&[], at(4), "no such handler").await;
+    assert_eq!(all.expect("messages are given up"), 1, "without handlers, all of them");
+}
+
+pub(super) async fn an_acknowledged_alert_is_shown_so(log: &impl IncidentLog) {
+    let open = firing("service_down", "files", at(1_000));
+    let mut taken_on = state(&open, AlertPhase::Firing);
+    let by_me = Acknowledgement { by: "me".to_owned(), comment: String::new(), at: at(2_000) };
+    taken_on.acknowledged = Some(by_me);
+    let transition = Transition {
+        states: vec![taken_on],
+        alerts: vec![open],
+        at: at(2_000),
+        ..Transition::default()
+    };
+    commit(log, transition).await;
+    let alerts = log.alerts(&every_alert()).await.expect("alerts are read");
+    assert_eq!(alerts[0].state, AlertPhase::Acknowledged);
+}
+
 pub(super) async fn a_message_to_retry_waits_and_counts(log: &impl IncidentLog) {
     let deliveries = vec![message("ops", "one"), message("ops", "two")];
     commit(log, Transition { deliveries, at: at(0), ..Transition::default() }).await;
@@ -255,6 +343,158 @@ pub(super) async fn a_key_is_queued_once_for_a_handler(log: &impl IncidentLog) {
     assert!(due(log, "ops", at(9)).await.is_empty(), "what was delivered is not queued again");
 }
 
+pub(super) async fn an_open_alert_stands_where_its_state_does(log: &impl IncidentLog) {
+    let cases = [
+        (AlertPhase::Firing, None, AlertPhase::Firing),
+        (AlertPhase::Firing, Some(acknowledged()), AlertPhase::Acknowledged),
+        (AlertPhase::Flapping, None, AlertPhase::Flapping),
+        (AlertPhase::Suppressed, None, AlertPhase::Suppressed),
+    ];
+    let mut transition = Transition { at: at(1_000), ..Transition::default() };
+    for (number, (phase, acknowledged, _)) in cases.iter().enumerate() {
+        let alert = firing(&format!("rule-{number}"), "files", at(1_000));
+        let acknowledged = acknowledged.clone();
+        transition.states.push(AlertState { acknowledged, ..state(&alert, *phase) });
+        transition.alerts.push(alert);
+    }
+    // What nothing is known of any more still fires: it has no end.
+    transition.alerts.push(firing("rule-stray", "files", at(1_000)));
+    commit(log, transition).await;
+    let found = log.alerts(&every_alert()).await.expect("alerts are read");
+    let shown = |rule: &str| {
+        let record = found.iter().find(|record| record.alert.rule_name == rule);
+        record.map(|record| record.state)
+    };
+    for (number, (phase, _, expected)) in cases.into_iter().enumerate() {
+        assert_eq!(shown(&format!("rule-{number}")), Some(expected), "{phase:?}");
+    }
+    assert_eq!(shown("rule-stray"), Some(AlertPhase::Firing));
+}
+
+pub(super) async fn a_storm_is_queued_in_its_order(log: &impl IncidentLog) {
+    let keys_of: Vec<String> = (0..2_000).map(|n| format!("message {n}")).collect();
+    let deliveries = keys_of.iter().map(|key| message("ops", key)).collect();
+    commit(log, Transition { deliveries, at: at(0), ..Transition::default() }).await;
+    let found = log.due("ops", at(0), 5_000).await.expect("due messages are read");
+    assert_eq!(keys(&found), keys_of);
+}
+
+pub(super) async fn what_was_given_up_can_be_sent_again_or_forgotten(log: &impl IncidentLog) {
+    let deliveries = vec![
+        message("ops", "one"),
+        message("ops", "two"),
+        message("ops", "three"),
+        message("chat", "one"),
+    ];
+    commit(log, Transition { deliveries, at: at(0), ..Transition::default() }).await;
+    let give_up = async |handler: &str, key: &str| {
+        let waiting = due(log, handler, at(0)).await;
+        let meant = waiting.iter().find(|waiting| waiting.notification.key == key);
+        let retry = Settlement::Retry { due_at: at(0), error: "busy".to_owned() };
+        settle(log, meant.expect("it waits"), retry).await;
+        let dead = Settlement::Dead { at: at(1), error: "no such user".to_owned() };
+        settle(log, meant.expect("it waits"), dead).await;
+    };
+    give_up("ops", "one").await;
+    give_up("ops", "three").await;
+    give_up("chat", "one").await;
+    let revive = async |handler: &str| log.revive(handler, at(9)).await.expect("it is written");
+    assert_eq!(revive("nobody").await, 0);
+    assert_eq!(revive("ops").await, 2);
+    assert_eq!(revive("ops").await, 0, "once");
+    assert_eq!(keys(&due(log, "ops", at(8)).await), ["two"], "not before it was asked for");
+    let again = due(log, "ops", at(9)).await;
+    assert_eq!(keys(&again), ["one", "two", "three"], "in their old places");
+    assert_eq!((again[0].notification.attempt, again[0].due_at), (1, at(9)));
+
+    let letters = async || log.dead_letters(10).await.expect("dead letters are read");
+    assert_eq!(letters().await.len(), 1, "another handler's stay");
+    let discard = async |handler: &str| log.discard(handler).await.expect("it is written");
+    assert_eq!((discard("chat").await, discard("chat").await), (1, 0));
+    assert!(letters().await.is_empty() && due(log, "chat", at(9)).await.is_empty());
+    assert_eq!(due(log, "ops", at(9)).await.len(), 3, "what waits is not given up");
+}
+
+pub(super) async fn that_an_alert_fires_is_not_said_again_after_its_end(log: &impl IncidentLog) {
+    let open = firing("service_down", "open", at(0));
+    let [told, untold] = ["told", "untold"].map(|service| firing("service_down", service, at(0)));
+    let over = |alert: &Alert| Alert { resolved_at: Some(at(5)), ..alert.clone() };
+    let saying = |key: &str, alerts: Vec<Alert>| {
+        let mut new = message("ops", key);
+        new.notification.alerts = alerts;
+        new
+    };
+    let deliveries = vec![
+        saying("open begins", vec![open.clone()]),
+        saying("told begins", vec![told.clone()]),
+        saying("untold begins", vec![untold.clone()]),
+        saying("both begin", vec![told.clone(), open.clone()]),
+        saying("told ends", vec![over(&told)]),
+        saying("untold ends", vec![over(&untold)]),
+    ];
+    let alerts = vec![open, over(&told), over(&untold)];
+    commit(log, Transition { alerts, deliveries, at: at(0), ..Transition::default() }).await;
+    for waiting in due(log, "ops", at(0)).await {
+        match waiting.notification.key.as_str() {
+            "told ends" => deliver(log, &waiting).await.expect("it is written"),
+            _ => {
+                let dead = Settlement::Dead { at: at(6), error: "no such user".to_owned() };
+                settle(log, &waiting, dead).await;
+            }
+        }
+    }
+    assert_eq!(log.revive("ops", at(9)).await.expect("it is written"), 4);
+    let again = due(log, "ops", at(9)).await;
+    assert_eq!(keys(&again), ["open begins", "untold begins", "both begin", "untold ends"]);
+    let left = log.dead_letters(10).await.expect("dead letters are read");
+    assert_eq!(keys(&left), ["told begins"]);
+}
+
+pub(super) async fn a_word_about_an_unknown_message_is_no_error(log: &impl IncidentLog) {
+    for settlement in [
+        Settlement::Delivered { at: at(1), receipt: Receipt::accepted() },
+        Settlement::Retry { due_at: at(1), error: "busy".to_owned() },
+        Settlement::Dead { at: at(1), error: "gone".to_owned() },
+    ] {
+        log.settle(4_711, &settlement).await.expect("it needs no word");
+    }
+    assert!(log.dead_letters(10).await.expect("dead letters are read").is_empty());
+}
+
+pub(super) async fn hostile_text_is_kept_as_it_came(log: &impl IncidentLog) {
+    let mut transition = Transition { at: at(1_000), ..Transition::default() };
+    for (number, text) in HOSTILE.iter().enumerate() {
+        let mut alert = firing(text, text, at(1_000));
+        alert.id = alert_id(number);
+        (alert.message, alert.tool_name) = ((*text).to_owned(), Some((*text).to_owned()));
+        alert.labels.insert((*text).to_owned(), (*text).to_owned());
+        transition.states.push(state(&alert, FIRING));
+        let mut new = message("ops", &alert_id(number));
+        new.notification.alerts = vec![alert.clone()];
+        transition.deliveries.push(new);
+        transition.alerts.push(alert);
+        let said = Silence { comment: (*text).to_owned(), ..silence(&alert_id(number), at(9_000)) };
+        log.put_silence(&said).await.expect("a silence is put");
+    }
+    commit(log, transition.clone()).await;
+    let mut alerts = log.alerts(&every_alert()).await.expect("alerts are read");
+    alerts.sort_by_key(|record| transition.alerts.iter().position(|a| a.id == record.alert.id));
+    let alerts: Vec<_> = alerts.into_iter().map(|record| record.alert).collect();
+    assert_eq!(alerts, transition.alerts);
+    let waiting = due(log, "ops", at(1_000)).await;
+    let sent = waiting.into_iter().map(|waiting| waiting.notification);
+    let queued = transition.deliveries.iter().map(|new| new.notification.clone());
+    assert!(sent.eq(queued));
+    let states = log.states().await.expect("states are read");
+    assert_eq!(states.len(), transition.states.len());
+    let silences = log.silences(at(1_000)).await.expect("silences are read");
+    assert!(HOSTILE.iter().all(|text| silences.iter().any(|said| said.comment == *text)));
+}
+
+fn alert_id(number: usize) -> String {
+    format!("hostile-{number}")
+}
+
 pub(super) async fn silences_end_and_are_replaced(log: &impl IncidentLog) {
     let (short, long) = (silence("short", at(1_000)), silence("long", at(9_000)));
     log.put_silence(&short).await.expect("a silence is put");
@@ -266,18 +506,59 @@ pub(super) async fn silences_end_and_are_replaced(log: &impl IncidentLog) {
     };
     assert_eq!(ids(at(999)).await, [long.clone(), short.clone()]);
     assert_eq!(ids(at(1_000)).await, std::slice::from_ref(&long), "ended at its end");
+    let later = Silence { starts_at: at(15_000), ..silence("later", at(16_000)) };
+    log.put_silence(&later).await.expect("a silence is put");
+    assert_eq!(
+        ids(at(1_000)).await,
+        [later, long.clone()],
+        "one that is yet to begin has not ended"
+    );
     let longer = Silence { ends_at: at(20_000), ..long };
     log.put_silence(&longer).await.expect("a silence is put");
-    assert_eq!(ids(at(10_000)).await, [longer]);
+    assert_eq!(ids(at(17_000)).await, [longer]);
 }
 
 pub(super) async fn the_audit_trail_is_newest_first(log: &impl IncidentLog) {
-    let entries: Vec<_> = (0..4).map(|n| audited(at(n * 1_000), &format!("action {n}"))).collect();
+    let entries: Vec<_> = (0..4).map(|n| audited(at(n * 1_000), "files")).collect();
     for entry in &entries {
         log.record(entry).await.expect("an entry is recorded");
     }
     let newest: Vec<_> = entries.into_iter().rev().take(3).collect();
-    assert_eq!(log.audit(3).await.expect("the audit trail is read"), newest);
+    assert_eq!(audit(log, AuditQuery { limit: 3, ..AuditQuery::default() }).await, newest);
+}
+
+pub(super) async fn the_audit_trail_is_asked_by_service_and_time(log: &impl IncidentLog) {
+    let of = |service: &str, n: u64| audited(at(n * 1_000), service);
+    for entry in [of("files", 0), of("github", 1), of("files", 2), of("files", 3)] {
+        log.record(&entry).await.expect("an entry is recorded");
+    }
+    let files = AuditQuery { service: Some("files".into()), ..AuditQuery::default() };
+    let asked = audit(log, AuditQuery { since: Some(at(2_000)), ..files.clone() }).await;
+    assert_eq!(asked, [of("files", 3), of("files", 2)], "from the moment on, itself included");
+    let asked = audit(log, AuditQuery { limit: 1, ..files }).await;
+    assert_eq!(asked, [of("files", 3)]);
+    let asked = AuditQuery { since: Some(at(1_000)), limit: 10, service: None };
+    assert_eq!(audit(log, asked).await.len(), 3);
+    let nobody = AuditQuery { service: Some("nobody".into()), ..AuditQuery::default() };
+    assert_eq!(audit(log, nobody).await, []);
+}
+
+pub(super) async fn an_audit_entry_replaces_the_one_of_its_id(log: &impl IncidentLog) {
+    let (begun, other) = (audited(at(1_000), "files"), audited(at(1_000), "github"));
+    let over = AuditEntry {
+        outcome: RepairOutcome::DidNotHelp,
+        result: "exited with 1".to_owned(),
+        exit_status: Some(1),
+        last_lines: vec!["no such\u{1b}[2J unit".to_owned()],
+        after: Some(check("files", at(4_000))),
+        ..begun.clone()
+    };
+    for entry in [&begun, &other, &over] {
+        log.record(entry).await.expect("an entry is recorded");
+    }
+    let mut found = audit(log, AuditQuery::default()).await;
+    found.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(found, [over, other]);
 }
 
 pub(super) async fn commands_are_taken_once_and_in_order(queue: &impl CommandQueue) {
@@ -293,8 +574,10 @@ pub(super) async fn commands_are_taken_once_and_in_order(queue: &impl CommandQue
     for command in &commands[..3] {
         submit(command).await;
     }
-    assert_eq!(take().await, commands[..3]);
-    assert!(take().await.is_empty());
+    let pending = async || queue.pending().await.expect("commands are looked at");
+    assert_eq!(pending().await, commands[..3]);
+    assert_eq!(take().await, commands[..3], "looking takes nothing");
+    assert!(take().await.is_empty() && pending().await.is_empty());
     submit(&commands[3]).await;
     assert_eq!(take().await, commands[3..]);
     assert!(take().await.is_empty());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mcpmon_core::failure::{FailureCode, Finding, FindingCode};
-use mcpmon_core::observation::Conversation;
+use mcpmon_core::observation::{Conversation, ServerIdentity};
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::status::Status;
 use mcpmon_core::store::{
@@ -13,6 +13,7 @@ use mcpmon_core::store::{
 use mcpmon_core::time::Timestamp;
 
 use super::at;
+use crate::hostile::HOSTILE;
 use crate::samples::{
     answered, check, failed_check, failure, lists, process_metrics, system_metrics,
 };
@@ -72,7 +73,7 @@ async fn append(store: &impl SampleStore, batch: Batch) {
     store.append(&batch).await.expect("a batch is appended");
 }
 
-fn facts(service: &str, tools: u32) -> ServiceFacts {
+pub(super) fn facts(service: &str, tools: u32) -> ServiceFacts {
     ServiceFacts {
         service: service.into(),
         transport: "stdio".to_owned(),
@@ -82,10 +83,16 @@ fn facts(service: &str, tools: u32) -> ServiceFacts {
         available_since: Some(at(5)),
         watched: true,
         check_interval_ms: Some(30_000),
+        tool_list_tokens: None,
     }
 }
 
-fn change(service: &str, moment: Timestamp, from: Status, status: Status) -> StatusChange {
+pub(super) fn change(
+    service: &str,
+    moment: Timestamp,
+    from: Status,
+    status: Status,
+) -> StatusChange {
     let down = status.is_down().then(|| failure(FailureCode::ConnectionRefused));
     StatusChange {
         service: service.into(),
@@ -350,4 +357,40 @@ pub(super) async fn pruning_takes_what_is_old_and_leaves_the_last_status(store: 
     // What comes after takes its place as before.
     append(store, Batch { checks: vec![check("files", at(90_000))], ..Batch::default() }).await;
     assert_eq!(read(store).await.checks.len(), kept.len() + 1);
+}
+
+pub(super) async fn hostile_text_is_kept_as_it_came(store: &impl SampleStore) {
+    let names = HOSTILE.iter().zip(0..);
+    let mut batch = Batch::default();
+    for (text, number) in names {
+        let mut known = facts(text, number);
+        known.conversation.server =
+            Some(ServerIdentity { name: (*text).to_owned(), version: (*text).to_owned() });
+        let mut down = change(text, at(1_000), Status::Running, Status::Stopped);
+        if let Some(failure) = &mut down.failure {
+            failure.message = (*text).to_owned();
+            failure.evidence.insert("stderr".to_owned(), (*text).into());
+        }
+        batch.checks.push(failed_check(text, at(1_000), FailureCode::ServerError));
+        batch.lists.push(ListRecord {
+            service: (*text).into(),
+            at: at(1_000),
+            lists: lists(&[text]),
+        });
+        batch.facts.push(known);
+        batch.changes.push(down);
+    }
+    append(store, batch.clone()).await;
+    let services = store.services().await.expect("services are read");
+    assert_eq!(services.len(), HOSTILE.len(), "each is a service of its own");
+    for (number, text) in HOSTILE.iter().enumerate() {
+        let stored = services.iter().find(|stored| stored.facts.service.as_str() == *text);
+        let stored = stored.expect("it is there under its name");
+        assert_eq!(stored.facts, batch.facts[number]);
+        assert_eq!(stored.failure, batch.changes[number].failure);
+        assert_eq!(stored.last_check.as_ref(), Some(&batch.checks[number]));
+        let found = store.lists(&(*text).into()).await.expect("lists are read");
+        assert_eq!(found.as_ref(), Some(&batch.lists[number]));
+        assert_eq!(checks(store, &RecordQuery::of((*text).into())).await.len(), 1);
+    }
 }

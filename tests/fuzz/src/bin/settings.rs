@@ -24,7 +24,6 @@ fn read(folder: &TempDir, name: &str, bytes: &[u8]) {
         Ok(document) => document,
         Err(error) => return assert!(!error.to_string().is_empty()),
     };
-    let _ = document.not_in_effect();
     let settings = &document.settings;
     let limits = settings.limits();
     let vars = Variables::new([("TOKEN", "value")]);

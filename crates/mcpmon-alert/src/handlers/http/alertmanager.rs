@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use mcpmon_core::Secret;
-use mcpmon_core::alert::{Alert, DeliveryError, Handler, Notification, Receipt};
+use mcpmon_core::alert::{Alert, DeliveryError, Handler, Notification, NotificationKind, Receipt};
 use mcpmon_core::settings::{HandlerSettings, SettingsError};
 use mcpmon_core::text::{for_terminal, truncate};
 use mcpmon_core::time::{Clock as _, SystemClock, Timestamp};
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::half_a_minute;
 use super::sender::{Place, Sender, secret_header};
-use crate::handlers::wording::is_over;
+use crate::handlers::wording::{self, is_over};
 
 /// Alerts kept to be sent again, at most.
 const MOST_OPEN: usize = 10_000;
@@ -190,7 +190,8 @@ impl Inner {
         }
     }
 
-    fn written(&self, alert: &Alert, over: bool, now: Timestamp) -> Value {
+    fn written(&self, kind: NotificationKind, alert: &Alert, now: Timestamp) -> Value {
+        let over = is_over(kind, alert);
         let ends_at = if over {
             alert.resolved_at.unwrap_or(now)
         } else {
@@ -198,7 +199,7 @@ impl Inner {
         };
         let mut value = json!({
             "labels": labels(alert),
-            "annotations": annotations(alert),
+            "annotations": annotations(kind, alert),
             "startsAt": alert.timestamp.to_string(),
             "endsAt": ends_at.to_string(),
         });
@@ -222,7 +223,8 @@ async fn repeat(inner: Weak<Inner>, every: Duration) {
             if !open.is_repeating {
                 return;
             }
-            open.alerts.values().map(|alert| inner.written(alert, false, now)).collect()
+            let still = |alert| inner.written(NotificationKind::Reminder, alert, now);
+            open.alerts.values().map(still).collect()
         };
         // The next repetition is the next attempt.
         let _ = inner.send(&alerts).await;
@@ -261,8 +263,13 @@ fn label_name(name: &str) -> String {
     name
 }
 
-fn annotations(alert: &Alert) -> BTreeMap<&'static str, String> {
-    let mut annotations = BTreeMap::from([("summary", for_terminal(&alert.message))]);
+fn annotations(kind: NotificationKind, alert: &Alert) -> BTreeMap<&'static str, String> {
+    // Alertmanager knows no tests: who reads this must see that it is one.
+    let summary = match kind {
+        NotificationKind::Test => for_terminal(&wording::line(kind, alert)),
+        _ => for_terminal(&alert.message),
+    };
+    let mut annotations = BTreeMap::from([("summary", summary)]);
     if let Some(failure) = &alert.failure {
         let what = format!("{} in {}: {}", failure.code, failure.phase, failure.message);
         annotations.insert("description", for_terminal(&what));
@@ -292,7 +299,7 @@ pub(super) fn webhook_body(notification: &Notification, receiver: &str) -> Value
             json!({
                 "status": status(over(alert)),
                 "labels": labels(alert),
-                "annotations": annotations(alert),
+                "annotations": annotations(notification.kind, alert),
                 "startsAt": alert.timestamp.to_string(),
                 "endsAt": ends_at.unwrap_or_else(|| "0001-01-01T00:00:00Z".to_owned()),
                 "generatorURL": "",
@@ -339,7 +346,7 @@ impl Handler for AlertmanagerHandler {
     async fn deliver(&self, notification: &Notification) -> Result<Receipt, DeliveryError> {
         // Before it is sent: what one member has not heard of yet is repeated all the same, and what
         // is over is repeated no more. A test ends by itself.
-        if notification.kind != mcpmon_core::NotificationKind::Test {
+        if notification.kind != NotificationKind::Test {
             self.resume_with(notification);
         }
         let _turn = self.inner.turn.lock().await;
@@ -347,14 +354,13 @@ impl Handler for AlertmanagerHandler {
         let alerts: Vec<Value> = notification
             .alerts
             .iter()
-            .map(|alert| self.inner.written(alert, is_over(notification.kind, alert), now))
+            .map(|alert| self.inner.written(notification.kind, alert, now))
             .collect();
         self.inner.send(&alerts).await
     }
 
     fn resume(&self, firing: &[Alert]) {
-        let notification =
-            Notification::new("", mcpmon_core::NotificationKind::Reminder, firing.to_vec());
+        let notification = Notification::new("", NotificationKind::Reminder, firing.to_vec());
         self.resume_with(&notification);
     }
 }
@@ -374,7 +380,6 @@ impl AlertmanagerHandler {
 mod tests {
     use super::*;
     use crate::handlers::http::testing::{Far, Says};
-    use mcpmon_core::NotificationKind;
     use mcpmon_testkit::{HOSTILE, handler_conformance, samples, within};
 
     fn handler(url: impl Into<Value>, resend: &str) -> AlertmanagerHandler {

@@ -2,20 +2,15 @@
 //! escaped, and mentions are switched off besides.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use mcpmon_core::Secret;
 use mcpmon_core::alert::{Alert, DeliveryError, Handler, Notification, Receipt};
 use mcpmon_core::settings::{HandlerSettings, SettingsError};
 use mcpmon_core::text::{for_markdown, for_terminal, truncate};
-use reqwest::header::HeaderMap;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::sender::{Place, Sender};
-use super::{MOST_LINES, half_a_minute};
+use super::MOST_LINES;
+use super::incoming::Incoming;
 use crate::handlers::wording::{color, headline, line};
 
 /// Most embeds of one message (Discord, "Message limits").
@@ -30,21 +25,7 @@ const LONGEST: usize = 1_500;
 /// | `url` | the web hook, which is itself the secret | |
 /// | `ca_file` | PEM certificates trusted beside the system's | none |
 /// | `timeout` | the whole delivery | `30s` |
-pub struct DiscordHandler {
-    name: String,
-    place: Place,
-    sender: Sender,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DiscordSettings {
-    url: Secret,
-    #[serde(default)]
-    ca_file: Option<PathBuf>,
-    #[serde(default = "half_a_minute", with = "mcpmon_core::duration")]
-    timeout: Duration,
-}
+pub struct DiscordHandler(Incoming);
 
 impl DiscordHandler {
     /// Reads the keys of kind `discord`; opens no connection.
@@ -53,11 +34,7 @@ impl DiscordHandler {
     ///
     /// When a key is missing or cannot be used; the message names it.
     pub fn from_settings(settings: &HandlerSettings) -> Result<Self, SettingsError> {
-        let own: DiscordSettings = settings.parse()?;
-        let place = Place::read(settings, "url", own.url.expose())?;
-        let ca_file = own.ca_file.as_deref();
-        let sender = Sender::new(settings, &[&place], own.timeout, ca_file, [own.url])?;
-        Ok(Self { name: settings.name.clone(), place, sender })
+        Incoming::from_settings(settings).map(Self)
     }
 }
 
@@ -110,19 +87,18 @@ fn number(color: &str) -> u32 {
 
 impl fmt::Debug for DiscordHandler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DiscordHandler").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("DiscordHandler").field("name", &self.0.name()).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
 impl Handler for DiscordHandler {
     fn name(&self) -> &str {
-        &self.name
+        self.0.name()
     }
 
     async fn deliver(&self, notification: &Notification) -> Result<Receipt, DeliveryError> {
-        self.sender.post_json(&self.place, &body(notification), HeaderMap::new()).await?;
-        Ok(Receipt::accepted())
+        self.0.post(&body(notification)).await
     }
 }
 

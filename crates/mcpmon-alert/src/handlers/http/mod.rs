@@ -2,10 +2,13 @@
 //!
 //! Each is a pure function from a notification to the bodies that are posted, and the answer its
 //! far side gives; what they share (one request, its limits, what an answer means) is in
-//! [`sender`].
+//! [`sender`], and what chats share besides in [`incoming`].
 
 pub(crate) mod alertmanager;
 pub(crate) mod discord;
+mod incoming;
+#[cfg(test)]
+mod mentions;
 pub(crate) mod ntfy;
 pub(crate) mod pagerduty;
 mod sender;

@@ -19,6 +19,8 @@ use rustls::{ClientConfig, RootCertStore};
 
 /// Largest file of certificates that is read.
 const LARGEST_CA_FILE: u64 = 1 << 20;
+/// Parts of a path at least this long may be a key.
+const LIKE_A_KEY: usize = 12;
 /// As much of an answer as is read.
 const LONGEST_ANSWER: usize = 16 * 1024;
 /// As much of an answer as is shown.
@@ -69,6 +71,13 @@ impl Place {
     /// Scheme, host and port: what may be shown.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What of the URL may be a key: a far side that says back what it was asked says only its
+    /// path.
+    fn hidden(&self) -> Vec<Secret> {
+        let segments = self.url.path().split('/').filter(|part| part.len() >= LIKE_A_KEY);
+        segments.chain(self.url.query()).map(Secret::new).collect()
     }
 
     fn is_loopback(&self) -> bool {
@@ -129,7 +138,8 @@ impl Sender {
         let client = builder
             .build()
             .map_err(|error| settings.error(format!("no HTTP client can be made: {error}")))?;
-        let secrets: Vec<Secret> = secrets.into_iter().collect();
+        let mut secrets: Vec<Secret> = secrets.into_iter().collect();
+        secrets.extend(places.iter().flat_map(|place| place.hidden()));
         Ok(Self { client, timeout, redactor: Redactor::new(&secrets) })
     }
 

@@ -1,20 +1,15 @@
 //! Slack, by an incoming web hook. Text goes as `plain_text`, in which nothing is markup.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use mcpmon_core::Secret;
 use mcpmon_core::alert::{Alert, DeliveryError, Handler, Notification, Receipt};
 use mcpmon_core::settings::{HandlerSettings, SettingsError};
 use mcpmon_core::text::{for_slack, for_terminal, truncate};
-use reqwest::header::HeaderMap;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::sender::{Place, Sender};
-use super::{MOST_LINES, half_a_minute};
+use super::MOST_LINES;
+use super::incoming::Incoming;
 use crate::handlers::wording::{color, headline, line};
 
 /// Longest text of a section (Slack, "Section block").
@@ -29,21 +24,7 @@ const LONGEST_FALLBACK: usize = 300;
 /// | `url` | the incoming web hook, which is itself the secret | |
 /// | `ca_file` | PEM certificates trusted beside the system's | none |
 /// | `timeout` | the whole delivery | `30s` |
-pub struct SlackHandler {
-    name: String,
-    place: Place,
-    sender: Sender,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SlackSettings {
-    url: Secret,
-    #[serde(default)]
-    ca_file: Option<PathBuf>,
-    #[serde(default = "half_a_minute", with = "mcpmon_core::duration")]
-    timeout: Duration,
-}
+pub struct SlackHandler(Incoming);
 
 impl SlackHandler {
     /// Reads the keys of kind `slack`; opens no connection.
@@ -52,11 +33,7 @@ impl SlackHandler {
     ///
     /// When a key is missing or cannot be used; the message names it.
     pub fn from_settings(settings: &HandlerSettings) -> Result<Self, SettingsError> {
-        let own: SlackSettings = settings.parse()?;
-        let place = Place::read(settings, "url", own.url.expose())?;
-        let ca_file = own.ca_file.as_deref();
-        let sender = Sender::new(settings, &[&place], own.timeout, ca_file, [own.url])?;
-        Ok(Self { name: settings.name.clone(), place, sender })
+        Incoming::from_settings(settings).map(Self)
     }
 }
 
@@ -98,19 +75,18 @@ fn small_print(alert: &Alert) -> String {
 
 impl fmt::Debug for SlackHandler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SlackHandler").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("SlackHandler").field("name", &self.0.name()).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
 impl Handler for SlackHandler {
     fn name(&self) -> &str {
-        &self.name
+        self.0.name()
     }
 
     async fn deliver(&self, notification: &Notification) -> Result<Receipt, DeliveryError> {
-        self.sender.post_json(&self.place, &body(notification), HeaderMap::new()).await?;
-        Ok(Receipt::accepted())
+        self.0.post(&body(notification)).await
     }
 }
 

@@ -133,7 +133,19 @@ fn text(notification: &Notification) -> String {
     if left_out > 0 {
         lines.push(format!("and {left_out} more; mcpmon alerts lists them"));
     }
-    truncate(&lines.join("\n"), LONGEST)
+    truncate(&unmentioning(&lines.join("\n")), LONGEST)
+}
+
+/// Telegram makes a mention of every `@name`, in plain text too, and tells whoever has that name.
+/// Only where a word goes before it is it an address, and left alone.
+fn unmentioning(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut is_after_a_word = false;
+    for c in text.chars() {
+        out.push(if c == '@' && !is_after_a_word { '\u{ff20}' } else { c });
+        is_after_a_word = c.is_alphanumeric() || c == '_';
+    }
+    out
 }
 
 impl fmt::Debug for TelegramHandler {

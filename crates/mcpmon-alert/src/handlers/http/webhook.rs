@@ -228,6 +228,8 @@ fn sample() -> Notification {
         metrics: json!({}),
         failure: None,
         labels: BTreeMap::new(),
+        acknowledgements: Vec::new(),
+        ended_because: None,
     };
     Notification::new("sample", NotificationKind::Test, vec![alert])
 }

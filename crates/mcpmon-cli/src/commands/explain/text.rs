@@ -5,13 +5,16 @@ use jiff::tz::TimeZone;
 use mcpmon_core::contract::{CodeKind, ExplainedCode, ExplainedService, ServiceReport};
 use mcpmon_core::failure::Evidence;
 use mcpmon_core::observation::Phases;
+use mcpmon_core::remedy::{AuditEntry, RepairOutcome};
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::{Timestamp, text};
 use serde_json::Value;
 use std::time::Duration;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::output::{Align, Cell, Indent, Look, Table, local_day, span, status_style, wrap};
+use crate::output::{
+    Align, Cell, Indent, Look, Table, local_day, repair, span, status_style, wrap,
+};
 
 /// How an explanation is drawn.
 #[derive(Debug, Clone)]
@@ -94,6 +97,7 @@ impl Drawing {
             out.push_str(&format!("\n{}\n", self.heading("Next")));
             out.push_str(&self.prose(&text::for_terminal(&failure.next_step), "  "));
         }
+        out.push_str(&self.repairs(&service.repairs));
         out.push_str(&self.changes(&service.changes));
         for code in codes {
             out.push('\n');
@@ -170,6 +174,29 @@ impl Drawing {
             let message = format!("{}: {}", finding.code, text::for_terminal(&finding.message));
             out.push_str(&wrap(&message, self.width, Indent { first: "  ", rest: "    " }));
             out.push_str(&facts(&finding.evidence, "    "));
+        }
+        out
+    }
+
+    /// What was done to repair it, newest first.
+    fn repairs(&self, repairs: &[AuditEntry]) -> String {
+        if repairs.is_empty() {
+            return String::new();
+        }
+        let mut out = format!("\n{}\n", self.heading("Repairs"));
+        for entry in repairs {
+            let first = format!("  {}  ", local_day(entry.at, &self.zone));
+            let rest = " ".repeat(first.width());
+            let indent = Indent { first: &first, rest: &rest };
+            out.push_str(&wrap(&repair(entry, self.look), self.width, indent));
+            // What it wrote says why it went wrong; of one that helped it is noise.
+            if entry.outcome == RepairOutcome::Failed {
+                for line in &entry.last_lines {
+                    let line = text::for_terminal(line);
+                    let indent = Indent { first: &rest, rest: &rest };
+                    out.push_str(&wrap(&format!("| {line}"), self.width, indent));
+                }
+            }
         }
         out
     }

@@ -6,7 +6,7 @@ use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::AlertRecord;
 use mcpmon_core::{Timestamp, text};
 
-use crate::output::{Look, level_style, local_time, status_style};
+use crate::output::{Look, level_style, local_time, repair, status_style};
 
 /// How lines are drawn, and which of them somebody else draws.
 #[derive(Debug, Clone)]
@@ -27,6 +27,11 @@ impl Lines {
                 let ended = record.alert.resolved_at.unwrap_or(record.alert.timestamp);
                 let message = text::for_terminal(&record.alert.message);
                 Some(format!("[{}] resolved: {message}", self.time(ended)))
+            }
+            MonitorEvent::Repair(entry) => {
+                let (at, service) =
+                    (self.time(entry.at), text::for_terminal(entry.service.as_str()));
+                Some(format!("[{at}] repair of {service}: {}", repair(entry, self.look)))
             }
             MonitorEvent::Missed { count } => Some(format!("({count} events were not shown)")),
             _ => None,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use mcpmon_alert::handlers_or_console;
-use mcpmon_collect::{McpProbeFactory, SysinfoHost};
+use mcpmon_collect::{McpProbeFactory, Mender, SysinfoHost};
 use mcpmon_core::monitor::{EventStream, MonitorHandle as _};
 use mcpmon_core::{Clock as _, Handler, ServiceSpec, Settings, SystemClock, Transport, duration};
 use mcpmon_engine::{Monitor, RunningMonitor};
@@ -32,6 +32,8 @@ use crate::output::{self, Output, StatusOptions, count, render_status_with};
 use crate::self_report::SelfReport;
 use crate::signals::{self, Ends};
 
+/// How long one round waits for what failed in it to be asked again and judged.
+const VERDICTS_WITHIN: Duration = Duration::from_secs(15);
 /// How often other commands are told how the monitor itself fares.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -42,7 +44,8 @@ pub(crate) struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Check every service once, keep and judge what was seen, then stop.
+    /// Check every service once, keep and judge what was seen, then stop. The exit code is 0 when the
+    /// round ran, whatever it found; that of `mcpmon check` says whether all is well.
     #[arg(long)]
     once: bool,
     /// Start of one health check to the start of the next, in place of
@@ -156,10 +159,13 @@ pub(crate) async fn run(
     let followed = plan.followed.clone();
     let probes = guard::probes(&plan.settings, guardian);
     up.probes = Some(probes.clone());
-    let monitor = start(plan, store, probes).await?;
+    // One round has no time to repair anything.
+    let remedy = (!args.once).then(|| Mender::new(surroundings.environment.vars.clone()));
+    let monitor = start(plan, store, probes, remedy).await?;
     let events = monitor.subscribe();
+    let mut page = None;
     if args.once {
-        once(&monitor, &mut ends, output).await;
+        page = once(&monitor, &mut ends, output).await;
     } else {
         up.until_ended(&monitor, events, lines, &followed, &mut ends, output).await?;
     }
@@ -169,6 +175,8 @@ pub(crate) async fn run(
         return Err(CliError::Failed(message.to_owned()));
     }
     monitor.stop().await;
+    // Only now: whoever is to be told of what it shows was told.
+    output.text(&page.unwrap_or_default());
     output.line(&format!("stopped after {}", count(usize::try_from(checks).unwrap_or(0), "check")));
     Ok(Exit::Ok)
 }
@@ -177,6 +185,7 @@ async fn start(
     plan: Plan,
     store: SqliteStore,
     probes: McpProbeFactory,
+    remedy: Option<Mender>,
 ) -> Result<RunningMonitor, CliError> {
     let disks = plan.settings.performance_monitoring.disks.clone();
     let mut builder = Monitor::builder()
@@ -185,6 +194,9 @@ async fn start(
         .store(Arc::new(store))
         .services(plan.services)
         .version(env!("CARGO_PKG_VERSION"));
+    if let Some(remedy) = remedy {
+        builder = builder.remedy(remedy);
+    }
     for handler in plan.handlers {
         builder = builder.shared_handler(handler);
     }
@@ -195,10 +207,17 @@ async fn start(
         .map_err(|error| CliError::Failed(error.to_string()))
 }
 
-async fn once(monitor: &RunningMonitor, ends: &mut Ends, output: &Output) {
+/// One round, and what failed in it asked again until it can be judged; the page that shows what
+/// came of it, unless somebody ended it before.
+async fn once(monitor: &RunningMonitor, ends: &mut Ends, output: &Output) -> Option<String> {
+    let round = async {
+        monitor.first_round().await;
+        let verdicts = monitor.first_verdicts();
+        let _ = tokio::time::timeout(VERDICTS_WITHIN, verdicts).await;
+    };
     tokio::select! {
-        () = monitor.first_round() => {}
-        () = ends.next() => return,
+        () = round => {}
+        () = ends.next() => return None,
     }
     let options = StatusOptions {
         host: false,
@@ -209,7 +228,7 @@ async fn once(monitor: &RunningMonitor, ends: &mut Ends, output: &Output) {
     let mut page = Vec::new();
     // Writing into memory does not fail.
     let _ = render_status_with(&monitor.snapshot(), &options, &mut page);
-    output.text(&String::from_utf8_lossy(&page));
+    Some(String::from_utf8_lossy(&page).into_owned())
 }
 
 fn has_console(settings: &Settings) -> bool {

@@ -7,7 +7,7 @@ use mcpmon_alert::STORAGE_FAILING;
 use mcpmon_core::alert::{ALERT_SCHEMA, Alert, Notification, NotificationKind};
 use mcpmon_core::store::{IncidentLog as _, NewDelivery, Transition};
 use mcpmon_core::{Clock as _, Level, Scope, StoreError, SystemClock, Timestamp};
-use mcpmon_store::{OpenOptions, SetAside, SqliteStore};
+use mcpmon_store::{FileSystem, OpenOptions, SetAside, SqliteStore};
 
 use crate::exit::CliError;
 use crate::output;
@@ -18,10 +18,13 @@ pub(super) fn open(
     database: &Path,
     strict: bool,
 ) -> Result<(SqliteStore, Option<SetAside>), CliError> {
-    if strict {
-        return Ok((SqliteStore::open(database, OpenOptions::default())?, None));
+    let opened = match strict {
+        true => (SqliteStore::open(database, OpenOptions::default())?, None),
+        false => SqliteStore::open_or_begin(database, OpenOptions::default(), SystemClock.now())?,
+    };
+    if let Some(warning) = opened.0.file_system().as_ref().and_then(warning) {
+        output::say(&warning);
     }
-    let opened = SqliteStore::open_or_begin(database, OpenOptions::default(), SystemClock.now())?;
     if let Some(aside) = &opened.1 {
         output::say(&message(aside));
     }
@@ -49,6 +52,8 @@ pub(super) async fn tell(
         metrics: serde_json::Value::Null,
         failure: None,
         labels: BTreeMap::new(),
+        acknowledgements: Vec::new(),
+        ended_because: None,
     };
     let notification = Notification::new(&alert.id, NotificationKind::Firing, vec![alert.clone()]);
     let deliveries = handlers
@@ -59,10 +64,40 @@ pub(super) async fn tell(
     store.commit(&Transition { alerts, deliveries, at: now, ..Transition::default() }).await
 }
 
+/// What is to be said of a place where a database is not safe.
+fn warning(place: &FileSystem) -> Option<String> {
+    place.is_network.then(|| {
+        format!(
+            "warning: the history is on a network file system ({} at `{}`), where a database can \
+             be damaged and a second monitor is not refused; put it on a local disk \
+             (XDG_STATE_HOME, or StateDirectory under systemd)",
+            place.kind,
+            place.mounted_at.display()
+        )
+    })
+}
+
 fn message(aside: &SetAside) -> String {
     format!(
         "{}; it was set aside as `{}`, and a new history begins",
         aside.reason,
         aside.path.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_network_file_system_is_warned_of() {
+        let place = |kind: &str, is_network| FileSystem {
+            kind: kind.to_owned(),
+            mounted_at: "/srv".into(),
+            is_network,
+        };
+        assert_eq!(warning(&place("ext4", false)), None);
+        let said = warning(&place("nfs4", true)).unwrap();
+        assert!(said.contains("nfs4 at `/srv`"), "{said}");
+    }
 }

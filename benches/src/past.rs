@@ -1,4 +1,4 @@
-//! A fleet of services as they behave: the data every figure of `docs/performance.md` is taken on.
+//! The past of a fleet as it might have been: what every figure of the store is taken on.
 //!
 //! Each service is asked every 30 s ± 0.5 s. Latency is log-normal (25 ms, σ 0.3), connecting and
 //! listing take their own log-normal times, the whole check what they sum up to and a little more.
@@ -14,32 +14,33 @@ use mcpmon_core::store::{Batch, CheckRecord};
 use mcpmon_core::{ServiceName, Status, Timestamp};
 
 /// When the fleet was first asked: 2026-01-01T00:00:00Z.
-pub(crate) const BEGIN: i64 = 1_767_225_600_000;
+pub const BEGIN: i64 = 1_767_225_600_000;
 const INTERVAL: i64 = 30_000;
 const JITTER: u64 = 1_001;
 
 /// Numbers that look random and are the same every time.
 #[derive(Debug, Clone)]
-pub(crate) struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// A row of numbers for each seed.
+    pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
+    fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
     }
 
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
+    /// Any number below `end`, which is above 0.
+    pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    /// From 0 to 1.
-    pub(crate) fn share(&mut self) -> f64 {
+    fn share(&mut self) -> f64 {
         self.next() as f64 / (1_u64 << 53) as f64
     }
 
@@ -67,12 +68,18 @@ struct Member {
 }
 
 /// Services and where each of them stands.
-pub(crate) struct Fleet {
+pub struct Past {
     members: Vec<Member>,
 }
 
-impl Fleet {
-    pub(crate) fn new(services: usize) -> Self {
+impl Past {
+    /// Their names, in the order they are asked.
+    pub fn names(&self) -> Vec<ServiceName> {
+        self.members.iter().map(|member| member.name.clone()).collect()
+    }
+
+    /// Of so many services, which nobody has asked yet.
+    pub fn new(services: usize) -> Self {
         let members = (0..services).map(|n| {
             let mut dice = Dice::new(n as u64 + 1);
             let next_at = BEGIN + dice.below(INTERVAL as u64) as i64;
@@ -93,7 +100,7 @@ impl Fleet {
     }
 
     /// Everything from the last call up to `until`, in order of time.
-    pub(crate) fn until(&mut self, until: i64) -> Batch {
+    pub fn until(&mut self, until: i64) -> Batch {
         let mut batch = Batch::default();
         for member in &mut self.members {
             while member.next_at < until {

@@ -1,0 +1,196 @@
+//! What is kept: checks, facts of services, lists, samples of the machine; and the batch they come in.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::history;
+use crate::failure::{Failure, FailureCode, Finding};
+use crate::metrics::{ProcessMetrics, SystemMetrics};
+use crate::observation::{Conversation, Lists, Observation, Phases, Question};
+use crate::service::ServiceName;
+use crate::state::StatusChange;
+use crate::status::Status;
+use crate::time::Timestamp;
+
+/// One check as it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckRecord {
+    /// The service.
+    pub service: ServiceName,
+    /// When it started.
+    pub at: Timestamp,
+    /// What was asked.
+    pub question: Question,
+    /// What this one check said, before any hysteresis.
+    pub status: Status,
+    /// Why, where it failed.
+    pub code: Option<FailureCode>,
+    /// One whole request on a ready session.
+    #[serde(rename = "latency_ms", with = "millis::optional")]
+    pub latency: Option<Duration>,
+    /// The whole check.
+    #[serde(rename = "total_ms", with = "millis")]
+    pub total: Duration,
+    /// Its parts.
+    pub phases: Phases,
+    /// Whether its process was started again for it; the first start of a monitor's life is none.
+    pub restarted: bool,
+    /// The service's process tree.
+    pub process: Option<ProcessMetrics>,
+}
+
+impl CheckRecord {
+    /// What is kept of an observation.
+    pub fn new(
+        service: ServiceName,
+        at: Timestamp,
+        question: Question,
+        observation: &Observation,
+    ) -> Self {
+        Self {
+            service,
+            at,
+            question,
+            status: observation.raw_status(),
+            code: observation.failure().map(|failure| failure.code),
+            latency: observation.latency,
+            total: observation.total,
+            phases: observation.phases,
+            restarted: observation.restarted,
+            process: observation.process,
+        }
+    }
+}
+
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(span: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_f64(span.as_secs_f64() * 1_000.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        let millis = f64::deserialize(d)?;
+        Duration::try_from_secs_f64(millis / 1_000.0).map_err(serde::de::Error::custom)
+    }
+
+    pub(super) mod optional {
+        use super::*;
+
+        pub(crate) fn serialize<S: Serializer>(
+            span: &Option<Duration>,
+            s: S,
+        ) -> Result<S::Ok, S::Error> {
+            match span {
+                Some(span) => super::serialize(span, s),
+                None => s.serialize_none(),
+            }
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            d: D,
+        ) -> Result<Option<Duration>, D::Error> {
+            #[derive(Deserialize)]
+            struct Wrapped(#[serde(with = "super")] Duration);
+            Ok(Option::<Wrapped>::deserialize(d)?.map(|wrapped| wrapped.0))
+        }
+    }
+}
+
+/// What is known of a service apart from its checks; written when it changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceFacts {
+    /// The service.
+    pub service: ServiceName,
+    /// `stdio`, `http` or `sse`.
+    pub transport: String,
+    /// Revision, era and identity of the last good conversation.
+    pub conversation: Conversation,
+    /// Tools last listed.
+    pub tools_count: Option<u32>,
+    /// How often its process was started again.
+    pub restarts: u64,
+    /// Since when it is available.
+    pub available_since: Option<Timestamp>,
+    /// Whether it is still watched; the history of one that is not stays.
+    pub watched: bool,
+    /// Start of one check to the start of the next, in ms: how long a check vouches for it.
+    #[serde(default)]
+    pub check_interval_ms: Option<u64>,
+    /// What its list of tools costs a model that is given it, in tokens; an estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_list_tokens: Option<u64>,
+}
+
+impl ServiceFacts {
+    /// How long a check vouches for the service's status.
+    pub fn reach(&self) -> Duration {
+        history::reach(self.check_interval_ms.map(Duration::from_millis))
+    }
+}
+
+/// A service's lists as they were read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListRecord {
+    /// The service.
+    pub service: ServiceName,
+    /// When they were first seen so.
+    pub at: Timestamp,
+    /// The lists.
+    pub lists: Lists,
+}
+
+/// One sample of the machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub metrics: SystemMetrics,
+}
+
+/// What is written in one transaction.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Batch {
+    /// Checks, in the order they ended.
+    pub checks: Vec<CheckRecord>,
+    /// Changes of status, cause or findings.
+    pub changes: Vec<StatusChange>,
+    /// Facts that changed.
+    pub facts: Vec<ServiceFacts>,
+    /// Lists that changed.
+    pub lists: Vec<ListRecord>,
+    /// Samples of the machine.
+    pub host: Vec<HostRecord>,
+}
+
+impl Batch {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.checks.is_empty()
+            && self.changes.is_empty()
+            && self.facts.is_empty()
+            && self.lists.is_empty()
+            && self.host.is_empty()
+    }
+}
+
+/// A service as the store last knew it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredService {
+    /// What changes seldom.
+    pub facts: ServiceFacts,
+    /// Its status.
+    pub status: Status,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, where something is wrong.
+    pub failure: Option<Failure>,
+    /// What is odd.
+    pub findings: Vec<Finding>,
+    /// Its last check.
+    pub last_check: Option<CheckRecord>,
+}

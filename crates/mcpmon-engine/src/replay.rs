@@ -1,0 +1,417 @@
+//! Rules tried on the past: what would have been sent, had these rules been in force.
+//!
+//! Stored checks, changes of status and samples of the machine come back in the order in which they
+//! were known, on virtual time, and go the way they go in a running monitor: the same window, rules,
+//! alert states and routes. Status is taken as it was, since rules do not make it. Nothing is
+//! written and no handler is called.
+//!
+//! What was never stored cannot come back: it is `no_data` to the rules that look at it, and the
+//! report says so. A rule that asks for it must not look as if it were content. The same holds for
+//! the time after the history ended: nothing is judged then, and nothing goes on.
+
+mod ends;
+mod past;
+mod report;
+mod tally;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcpmon_alert::RuleSet;
+use mcpmon_core::rule::Scope;
+use mcpmon_core::service::{ServiceName, ServiceSpec};
+use mcpmon_core::store::hours::hour_of;
+use mcpmon_core::store::{HostRecord, RecordQuery, SampleStore, StoreError, StoredService};
+use mcpmon_core::window::RING_SPAN;
+use mcpmon_core::{Rule, Settings, Status, Timestamp};
+
+use self::ends::Ends;
+use self::past::{Happening, Past};
+use self::report::Collector;
+pub use self::report::{ReplayReport, ReplayedAlert, ReplayedMessage, RuleSummary};
+use self::tally::Tallied;
+use crate::baseline;
+use crate::judge::Judge;
+use crate::maintain::Windows;
+use crate::needs::{self, Need};
+use crate::world::Watched;
+
+/// Rules run before the span that is asked for, so that what fires when it begins is known to fire
+/// already.
+const LEAD: Duration = Duration::from_secs(3_600);
+/// The machine is measured more often than this while a monitor runs.
+const LONGEST_SILENCE_OF_HOST: Duration = Duration::from_secs(120);
+/// A service that fails may be left alone for so long.
+const LONGEST_SILENCE: Duration = Duration::from_secs(660);
+/// Services whose baseline is asked for at once.
+const AT_ONCE: usize = 200;
+/// What a rule must look at for a baseline to be worth asking for.
+const USUAL: [&str; 4] =
+    ["usual_response_time", "usual_error_rate", "response_time_z", "error_rate_z"];
+
+/// Rules and the past they are to be tried on.
+#[derive(Debug, Clone)]
+pub struct Replay {
+    /// Rules, routes, cooldown, maintenance windows and thresholds.
+    pub settings: Settings,
+    /// What is known of services: labels, limits, dependencies. One that is stored and not named
+    /// here has no labels and the settings' limits.
+    pub services: Vec<ServiceSpec>,
+    /// Names of the handlers there would be.
+    pub handlers: Vec<String>,
+    /// From this moment on.
+    pub since: Timestamp,
+    /// Before this moment.
+    pub until: Timestamp,
+    /// Only these services; all of them if empty.
+    pub only: BTreeSet<ServiceName>,
+}
+
+/// Rules could not be tried.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The rules cannot be used.
+    #[error("{0}")]
+    Rules(String),
+    /// The past cannot be read.
+    #[error("stored history could not be read: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl Replay {
+    /// Tries the rules on what `store` remembers. Memory is bounded by the number of services and
+    /// of alerts, not by the span.
+    ///
+    /// # Errors
+    ///
+    /// When the rules cannot be used or the store cannot be read.
+    pub async fn run(self, store: &dyn SampleStore) -> Result<ReplayReport, ReplayError> {
+        let rules = RuleSet::from_settings(&self.settings).map_err(|errors| {
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            ReplayError::Rules(texts.join("\n"))
+        })?;
+        let stage = Stage::set(&self, &rules, store).await?;
+        stage.play(store).await
+    }
+}
+
+/// Everything that plays.
+struct Stage<'a> {
+    replay: &'a Replay,
+    judge: Judge,
+    tallies: Vec<Arc<Tallied>>,
+    windows: Windows,
+    cast: BTreeMap<ServiceName, Watched>,
+    specs: HashMap<ServiceName, Arc<ServiceSpec>>,
+    /// Services that were no longer watched from some moment on.
+    leaving: BTreeMap<ServiceName, Timestamp>,
+    /// Up to when anything is known.
+    ends: Ends,
+    dirty: BTreeSet<ServiceName>,
+    host: Option<HostRecord>,
+    host_dirty: bool,
+    wants_usual: bool,
+    reach: Duration,
+    collector: Collector,
+}
+
+impl<'a> Stage<'a> {
+    async fn set(
+        replay: &'a Replay,
+        rules: &RuleSet,
+        store: &dyn SampleStore,
+    ) -> Result<Self, ReplayError> {
+        let tallies: Vec<Arc<Tallied>> =
+            rules.rules().iter().map(|rule| Arc::new(Tallied::new(Arc::clone(rule)))).collect();
+        let counted = tallies.iter().map(|rule| Arc::clone(rule) as Arc<dyn Rule>).collect();
+        // Whoever tries rules wants to know what they would do if they were switched on.
+        let mut settings = replay.settings.clone();
+        settings.monitoring.alerts_enabled = true;
+        let judge = Judge::new(&settings, false, counted, &replay.handlers)
+            .map_err(|error| ReplayError::Rules(error.to_string()))?;
+        let mut specs: HashMap<ServiceName, Arc<ServiceSpec>> = HashMap::new();
+        for spec in &replay.services {
+            specs.insert(spec.name.clone(), Arc::new(spec.clone()));
+        }
+        let stored = store.services().await?;
+        let ends = Ends::of(&stored, store.last_host().await?.map(|sample| sample.at));
+        let mut leaving = BTreeMap::new();
+        for stored in stored {
+            leaving.extend(left_at(&stored).map(|at| (stored.facts.service.clone(), at)));
+            let spec = || Arc::new(spec_of(&stored, &settings));
+            specs.entry(stored.facts.service.clone()).or_insert_with(spec);
+        }
+        let reach = judge.reach().max(RING_SPAN);
+        Ok(Self {
+            windows: Windows::new(&settings),
+            wants_usual: rules.rules().iter().any(|rule| rule.looks_at_any(&USUAL)),
+            collector: Collector::new(replay.since, replay.until),
+            replay,
+            judge,
+            tallies,
+            cast: BTreeMap::new(),
+            specs,
+            leaving,
+            ends,
+            dirty: BTreeSet::new(),
+            host: None,
+            host_dirty: false,
+            reach,
+        })
+    }
+
+    /// Whom the past is read for: those who are asked for, and whom they depend on.
+    fn wanted(&self) -> BTreeSet<ServiceName> {
+        let look = |name: &ServiceName| {
+            let spec = self.specs.get(name)?;
+            Some(Need {
+                depends_on: &spec.depends_on,
+                looked_at: &[],
+                is_down: false,
+                is_unsure: false,
+                problem: None,
+            })
+        };
+        let only = &self.replay.only;
+        only.iter().flat_map(|name| needs::all_of(name, &look)).chain(only.clone()).collect()
+    }
+
+    async fn play(mut self, store: &dyn SampleStore) -> Result<ReplayReport, ReplayError> {
+        let begin = self.replay.since.saturating_sub(LEAD);
+        let wanted = self.wanted();
+        self.recall(store, begin.saturating_sub(self.reach), &wanted).await?;
+        let query = RecordQuery {
+            service: (wanted.len() == 1).then(|| wanted.first().cloned()).flatten(),
+            until: Some(self.replay.until),
+            ..RecordQuery::all().since(begin.saturating_sub(self.reach))
+        };
+        let mut past = Past::new(store, query);
+        let silence = match self.ends.host {
+            Some(_) => LONGEST_SILENCE_OF_HOST,
+            None => self.longest_silence(),
+        };
+        let mut now = begin;
+        let mut hour = i64::MIN;
+        let mut last_seen = begin;
+        loop {
+            let next = past.next_at().await?;
+            let due = self.judge.next_due();
+            // Where nothing at all was seen for a while, no monitor ran that could have reminded.
+            let ran_on = next.is_none_or(|next| next.since(last_seen) <= silence);
+            let is_alive = |due: &Timestamp| ran_on && due.since(last_seen) <= silence;
+            let due = due.filter(|due| is_alive(due) && *due < self.replay.until);
+            let Some(next) = next.into_iter().chain(due).min() else { break };
+            let tick = next_tick(next.max(now));
+            while let Some(happening) = past.next_until(tick).await? {
+                last_seen = tick;
+                self.happens(&happening, &wanted, tick);
+            }
+            now = tick;
+            if now < begin || now >= self.replay.until {
+                self.dirty.clear();
+                continue;
+            }
+            if self.wants_usual && hour != hour_of(now) {
+                hour = hour_of(now);
+                self.renew_usual(store, hour).await?;
+            }
+            self.judge_at(now);
+            // A due time that changed nothing must not come again at once.
+            now = now.saturating_add(Duration::from_millis(1));
+        }
+        Ok(self.finish())
+    }
+
+    /// What every service was when the past that is read begins.
+    async fn recall(
+        &mut self,
+        store: &dyn SampleStore,
+        begin: Timestamp,
+        wanted: &BTreeSet<ServiceName>,
+    ) -> Result<(), ReplayError> {
+        let mut query = RecordQuery { until: Some(begin), ..RecordQuery::all() };
+        loop {
+            let page = store.changes(&query).await?;
+            for change in page.items {
+                self.happens(&Happening::Change { change, raw: None }, wanted, begin);
+            }
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
+        }
+        self.cast.values_mut().for_each(|watched| watched.awaits_recheck = false);
+        self.dirty.clear();
+        Ok(())
+    }
+
+    fn longest_silence(&self) -> Duration {
+        let intervals = self.specs.values().map(|spec| spec.limits.check_interval);
+        let usual = intervals.min().unwrap_or_default();
+        usual.saturating_mul(3).max(LONGEST_SILENCE)
+    }
+
+    fn happens(&mut self, happening: &Happening, wanted: &BTreeSet<ServiceName>, now: Timestamp) {
+        let name = match happening {
+            Happening::Host(record) => {
+                self.host_dirty = true;
+                self.host = Some(record.clone());
+                return;
+            }
+            Happening::Check(check) => &check.service,
+            Happening::Change { change, .. } => &change.service,
+        };
+        if !wanted.is_empty() && !wanted.contains(name) {
+            return;
+        }
+        let Some(spec) = self.specs.get(name) else { return };
+        if !self.cast.contains_key(name) {
+            let watched = Watched::new(Arc::clone(spec), 0, self.reach, now);
+            self.cast.insert(name.clone(), watched);
+        }
+        let Some(watched) = self.cast.get_mut(name) else { return };
+        match happening {
+            Happening::Check(check) => {
+                watched.replay(check);
+                watched.replay_beside(check);
+                self.collector.count_check(check, now);
+            }
+            Happening::Change { change, raw } => watched.replay_change(change, *raw),
+            Happening::Host(_) => {}
+        }
+        self.dirty.insert(name.clone());
+    }
+
+    async fn renew_usual(&mut self, store: &dyn SampleStore, hour: i64) -> Result<(), ReplayError> {
+        let names: Vec<ServiceName> = self.cast.keys().cloned().collect();
+        for some in names.chunks(AT_ONCE) {
+            for (name, hours) in baseline::ask(store, some, &[hour], hour).await? {
+                if let Some(watched) = self.cast.get_mut(&name) {
+                    hours.into_iter().for_each(|(hour, usual)| watched.baseline.put(hour, usual));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_at(&mut self, now: Timestamp) {
+        let mut names = std::mem::take(&mut self.dirty);
+        names.extend(self.judge.due_at(now));
+        for name in names {
+            if !self.replay.only.is_empty() && !self.replay.only.contains(&name) {
+                continue;
+            }
+            if self.leaving.get(&name).is_some_and(|left| *left < now) {
+                let ended = self.judge.forget(&name, now);
+                self.collector.note_ended(ended, now);
+                continue;
+            }
+            if self.ends.has_ended(&name, now) {
+                self.judge.put_off(&name);
+                continue;
+            }
+            let suppressed = self.is_held_up(&name);
+            let Some(watched) = self.cast.get(&name) else {
+                self.judge.put_off(&name);
+                continue;
+            };
+            if watched.awaits_recheck || self.windows.holds(&watched.spec, now) {
+                self.judge.put_off(&name);
+                continue;
+            }
+            let judged = self.judge.run_one(&name, watched, suppressed, now);
+            self.collector.note(judged, now);
+        }
+        let changed = std::mem::take(&mut self.host_dirty);
+        let Some(host) = &self.host else { return };
+        if !changed && self.ends.host.is_some_and(|last| host.at >= last) {
+            return self.leave_host(now);
+        }
+        let judged = self.judge.run_host(&host.metrics, changed, now);
+        self.collector.note(judged, now);
+    }
+
+    /// The machine was not measured any more: its rules are not asked again, and what they said
+    /// last stays as it was.
+    fn leave_host(&mut self, now: Timestamp) {
+        let Some(host) = self.host.as_ref() else { return };
+        for rule in self.tallies.iter().filter(|rule| rule.scope() == Scope::Host) {
+            drop(self.judge.remove_rule(rule.name(), now));
+        }
+        // Nobody is left to ask, so nothing is due.
+        drop(self.judge.run_host(&host.metrics, true, now));
+    }
+
+    /// Whether something the service depends on is down, or may be.
+    fn is_held_up(&self, name: &ServiceName) -> bool {
+        let look = |name: &ServiceName| {
+            let watched = self.cast.get(name)?;
+            let is_down = watched.state.status.is_down();
+            Some(Need {
+                depends_on: &watched.spec.depends_on,
+                looked_at: &[],
+                is_down,
+                is_unsure: !is_down && watched.state.consecutive_failures > 0,
+                problem: None,
+            })
+        };
+        let depends = |spec: &Arc<ServiceSpec>| !spec.depends_on.is_empty();
+        self.specs.get(name).is_some_and(depends) && needs::holds_up(name, &look)
+    }
+
+    fn finish(self) -> ReplayReport {
+        let Self { collector, tallies, cast, host, replay, ends, .. } = self;
+        let judged = |name: &&ServiceName| replay.only.is_empty() || replay.only.contains(*name);
+        let services = cast.keys().filter(judged).count();
+        let mut report = collector.finish(services, &tallies, &ends);
+        let mut absent = Vec::new();
+        let looks_at = |scope| tallies.iter().any(|rule| rule.scope() == scope);
+        if looks_at(Scope::Tool) {
+            absent.push("calls of tools: rules of scope `tool` have no data".to_owned());
+        }
+        if looks_at(Scope::Host) && host.is_none() {
+            absent.push("the machine's numbers: rules of scope `host` have no data".to_owned());
+        }
+        if looks_at(Scope::Monitor) {
+            absent.push(
+                "what the monitor knew of itself and of dependencies that are no services: \
+                 `dependency_down`, `delivery_failing`, `monitor_offline` and `storage_failing` \
+                 have no data"
+                    .to_owned(),
+            );
+        }
+        absent.push("heartbeats that changed nothing, silences and acknowledgements".to_owned());
+        absent.extend(report.after_the_end());
+        report.not_stored = absent;
+        report
+    }
+}
+
+/// When a service that is not watched any more was last known to be.
+fn left_at(stored: &StoredService) -> Option<Timestamp> {
+    let last = stored.last_check.as_ref().map_or(stored.since, |check| check.at);
+    (!stored.facts.watched).then(|| last.saturating_add(stored.facts.reach()))
+}
+
+/// A service of which only the store knows.
+fn spec_of(stored: &StoredService, settings: &Settings) -> ServiceSpec {
+    let mut spec = ServiceSpec::http(stored.facts.service.clone(), "");
+    spec.limits = settings.limits();
+    if let Some(millis) = stored.facts.check_interval_ms {
+        spec.limits.check_interval = Duration::from_millis(millis);
+    }
+    spec
+}
+
+/// A monitor runs its rules once a second.
+fn next_tick(at: Timestamp) -> Timestamp {
+    let millis = at.as_millis();
+    Timestamp::from_millis(millis.saturating_add((-millis).rem_euclid(1_000)))
+}
+
+/// Whether a change to `unknown` came of nobody looking, and not of a check that could not tell.
+pub(crate) fn is_interruption(status: Status, raw: Option<Status>) -> bool {
+    status == Status::Unknown && raw != Some(Status::Unknown)
+}

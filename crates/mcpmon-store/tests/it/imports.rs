@@ -1,0 +1,386 @@
+//! JSON lines read back: whole, once, or not at all.
+
+use std::io::Cursor;
+use std::time::Duration;
+
+use mcpmon_core::alert::{Acknowledgement, AlertKey, AlertPhase, AlertState};
+use mcpmon_core::failure::FailureCode;
+use mcpmon_core::state::StatusChange;
+use mcpmon_core::store::{
+    Batch, CheckRecord, IncidentLog, ListRecord, PrunePlan, RecordQuery, SampleStore, ServiceFacts,
+    Transition,
+};
+use mcpmon_core::{Finding, FindingCode, Status, Timestamp};
+use mcpmon_store::SqliteStore;
+use mcpmon_store::export::{ExportQuery, Exporter};
+use mcpmon_store::import::{ImportError, Imported, Importer};
+use mcpmon_testkit::samples::{
+    alert, answered, check, failed_check, failure, lists, process_metrics, resolved_alert,
+};
+use mcpmon_testkit::{HOSTILE, START};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::open;
+
+fn at(seconds: u64) -> Timestamp {
+    START.saturating_add(Duration::from_secs(seconds))
+}
+
+fn facts(service: &str, restarts: u64) -> ServiceFacts {
+    ServiceFacts {
+        service: service.into(),
+        transport: "stdio".to_owned(),
+        conversation: answered().conversation,
+        tools_count: Some(2),
+        restarts,
+        available_since: None,
+        watched: true,
+        check_interval_ms: Some(30_000),
+        tool_list_tokens: Some(120),
+    }
+}
+
+fn change(service: &str, at: Timestamp, from: Status, status: Status) -> StatusChange {
+    StatusChange {
+        service: service.into(),
+        at,
+        from,
+        status,
+        since: at,
+        failure: status.is_down().then(|| failure(FailureCode::ConnectionRefused)),
+        findings: vec![Finding::new(FindingCode::SlowResponse, "1.4 s")],
+    }
+}
+
+async fn lines_of(store: &SqliteStore, query: &ExportQuery) -> Vec<u8> {
+    let mut out = Vec::new();
+    Exporter::new(store, store).write_jsonl(query, at(9_999), &mut out).await.unwrap();
+    out
+}
+
+async fn import(store: &SqliteStore, lines: &[u8]) -> Result<Imported, ImportError> {
+    Importer::new(store, store).read_jsonl(&mut Cursor::new(lines)).await
+}
+
+/// A bit of everything, with names, moments and causes that are hard to keep apart.
+async fn lived_in(store: &SqliteStore) {
+    let names: Vec<&str> = ["zeta", "alpha"].into_iter().chain(HOSTILE.iter().copied()).collect();
+    let mut batch = Batch::default();
+    for (place, name) in names.iter().enumerate() {
+        batch.facts.push(facts(name, place as u64 % 3));
+        batch.changes.push(change(name, at(0), Status::Unknown, Status::Running));
+        batch.changes.push(change(name, at(95), Status::Running, Status::Stopped));
+        batch.changes.push(change(name, at(95), Status::Stopped, Status::Degraded));
+    }
+    let listed = lists(&["read", "\u{202e}write", "=1+1"]);
+    batch.lists.push(ListRecord { service: "zeta".into(), at: at(10), lists: listed });
+    for round in 0..40 {
+        for name in &names {
+            // Of one moment, as a restored clock or a coarse one gives them.
+            let moment = at(round * 5);
+            let mut one = match round % 7 {
+                3 => failed_check(name, moment, FailureCode::ConnectionRefused),
+                _ => check(name, moment),
+            };
+            one.total = Duration::from_micros(1_000 + round * 130);
+            one.restarted = round == 20;
+            one.process = (round % 4 == 0).then(process_metrics);
+            batch.checks.push(one);
+        }
+    }
+    store.append(&batch).await.unwrap();
+    let open = alert("slow", "zeta");
+    let key = AlertKey {
+        rule: open.rule_name.clone(),
+        service: open.service_name.clone(),
+        tool: open.tool_name.clone(),
+    };
+    let mut state = AlertState::new(key, at(3));
+    state.phase = AlertPhase::Firing;
+    state.alert = Some(open.clone());
+    state.acknowledged =
+        Some(Acknowledgement { by: "ada".to_owned(), comment: String::new(), at: at(5) });
+    let alerts = vec![resolved_alert("service_down", "alpha"), open];
+    let transition = Transition { states: vec![state], alerts, at: at(5), ..Transition::default() };
+    store.commit(&transition).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_import_of_an_export_exports_the_same_bytes() {
+    let directory = TempDir::new().unwrap();
+    let first = open(&directory.path().join("first.db"));
+    lived_in(&first).await;
+    let whole = lines_of(&first, &ExportQuery::default()).await;
+    assert!(String::from_utf8_lossy(&whole).contains("\"state\":\"acknowledged\""));
+
+    let second = open(&directory.path().join("second.db"));
+    let done = import(&second, &whole).await.unwrap();
+    assert_eq!(lines_of(&second, &ExportQuery::default()).await, whole);
+    assert_eq!((done.known, done.alerts), (0, 2));
+    assert_eq!(done.oldest, Some(at(0)));
+
+    // Packed away, it is still the same; and a second time adds nothing.
+    while second.prune(&PrunePlan::default()).await.unwrap().more {}
+    let again = import(&second, &whole).await.unwrap();
+    assert_eq!((again.checks, again.changes, again.alerts), (0, 0, 0));
+    assert_eq!(again.known, done.checks + done.changes + done.alerts);
+    assert_eq!(lines_of(&second, &ExportQuery::default()).await, whole);
+    let report = second.check().await.unwrap();
+    assert!(report.ok, "{:?}", report.problems);
+
+    let one = ExportQuery { service: Some("zeta".into()), ..ExportQuery::default() };
+    let third = open(&directory.path().join("third.db"));
+    let of_one = lines_of(&first, &one).await;
+    import(&third, &of_one).await.unwrap();
+    assert_eq!(lines_of(&third, &ExportQuery::default()).await, of_one);
+}
+
+#[tokio::test]
+async fn two_ranges_that_meet_hold_every_check_once() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory.path().join("mcpmon.db"));
+    lived_in(&store).await;
+    let snapshots = |lines: Vec<u8>| {
+        let lines = String::from_utf8(lines).unwrap();
+        lines.lines().filter(|line| line.contains("\"record\":\"snapshot\"")).count()
+    };
+    let all = snapshots(lines_of(&store, &ExportQuery::default()).await);
+    let early = ExportQuery { until: Some(at(50)), ..ExportQuery::default() };
+    let late = ExportQuery { since: Some(at(50)), ..ExportQuery::default() };
+    let (early, late) = (lines_of(&store, &early).await, lines_of(&store, &late).await);
+    // The range begins with the status it began with.
+    let second = open(&directory.path().join("second.db"));
+    import(&second, &late).await.unwrap();
+    let first = second.changes(&RecordQuery::all()).await.unwrap().items.remove(0);
+    assert_eq!((first.at, first.status), (at(0), Status::Running));
+    import(&second, &early).await.unwrap();
+    let found = snapshots(lines_of(&second, &ExportQuery::default()).await);
+    assert_eq!((snapshots(early) + snapshots(late), found), (all, all));
+}
+
+#[tokio::test]
+async fn the_past_does_not_become_the_present() {
+    let directory = TempDir::new().unwrap();
+    let old = open(&directory.path().join("old.db"));
+    lived_in(&old).await;
+    let lines = lines_of(&old, &ExportQuery::default()).await;
+    let store = open(&directory.path().join("mcpmon.db"));
+    let now = at(86_400);
+    let batch = Batch {
+        facts: vec![facts("zeta", 7)],
+        changes: vec![change("zeta", now, Status::Stopped, Status::Running)],
+        ..Batch::default()
+    };
+    store.append(&batch).await.unwrap();
+    import(&store, &lines).await.unwrap();
+    let services = store.services().await.unwrap();
+    let of = |name: &str| services.iter().find(|s| s.facts.service.as_str() == name).unwrap();
+    assert_eq!((of("zeta").status, of("zeta").since), (Status::Running, now));
+    assert_eq!(of("zeta").facts.restarts, 7);
+    assert_eq!((of("alpha").status, of("alpha").since), (Status::Degraded, at(95)));
+}
+
+#[tokio::test]
+async fn a_mistake_anywhere_changes_nothing_and_is_named() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory.path().join("mcpmon.db"));
+    lived_in(&store).await;
+    let whole = String::from_utf8(lines_of(&store, &ExportQuery::default()).await).unwrap();
+    let empty = open(&directory.path().join("empty.db"));
+    let lines = whole.lines().count();
+    let cut = whole.len() - 40;
+    for (text, line, word) in [
+        (String::new(), 1, "right file"),
+        ("{}\n".to_owned(), 1, "mcpmon/export/v1"),
+        (whole.replace("export/v1", "export/v9"), 1, "mcpmon/export/v1"),
+        (whole[..cut].to_owned(), lines, "EOF"),
+        (whole.replacen("\"record\":\"snapshot\"", "\"record\":\"rumour\"", 1), 0, "rumour"),
+        (format!("{whole}\0\n"), lines + 1, "expected value"),
+    ] {
+        let error = import(&empty, text.as_bytes()).await.unwrap_err();
+        let ImportError::Line { line: found, message } = &error else { panic!("{error}") };
+        assert!(message.contains(word), "{message}");
+        assert!(line == 0 || *found == line as u64, "{error}");
+    }
+    assert!(empty.services().await.unwrap().is_empty());
+    assert!(empty.checks(&RecordQuery::all()).await.unwrap().items.is_empty());
+    assert!(
+        empty
+            .alerts(&mcpmon_core::store::AlertQuery { limit: 9, ..<_>::default() })
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn an_import_that_was_cut_short_is_finished_by_another() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory.path().join("mcpmon.db"));
+    lived_in(&store).await;
+    let whole = String::from_utf8(lines_of(&store, &ExportQuery::default()).await).unwrap();
+    let second = open(&directory.path().join("second.db"));
+    // What a crash between two batches leaves is what a shorter file gives.
+    let half: String =
+        whole.lines().take(whole.lines().count() / 2).flat_map(|l| [l, "\n"]).collect();
+    import(&second, half.as_bytes()).await.unwrap();
+    import(&second, whole.as_bytes()).await.unwrap();
+    assert_eq!(lines_of(&second, &ExportQuery::default()).await, whole.into_bytes());
+}
+
+fn standing(of: &mcpmon_core::Alert, phase: AlertPhase) -> AlertState {
+    let key = AlertKey {
+        rule: of.rule_name.clone(),
+        service: of.service_name.clone(),
+        tool: of.tool_name.clone(),
+    };
+    let mut state = AlertState::new(key, at(3));
+    state.phase = phase;
+    state.alert = (phase == AlertPhase::Firing).then(|| of.clone());
+    state
+}
+
+#[tokio::test]
+async fn an_alert_whose_subject_is_judged_here_does_not_stay_open() {
+    let directory = TempDir::new().unwrap();
+    let old = open(&directory.path().join("old.db"));
+    lived_in(&old).await;
+    let lines = lines_of(&old, &ExportQuery::default()).await;
+    let store = open(&directory.path().join("mcpmon.db"));
+    let now = standing(&alert("slow", "zeta"), AlertPhase::Resolved);
+    let transition = Transition { states: vec![now], at: at(20_000), ..Transition::default() };
+    store.commit(&transition).await.unwrap();
+    for _ in 0..2 {
+        import(&store, &lines).await.unwrap();
+        let all = mcpmon_core::store::AlertQuery { limit: 9, ..<_>::default() };
+        let active = mcpmon_core::store::AlertQuery { active: true, ..all.clone() };
+        assert!(store.alerts(&active).await.unwrap().is_empty());
+        let found = store.alerts(&all).await.unwrap();
+        let ended = found.iter().find(|found| found.alert.rule_name == "slow").unwrap();
+        assert_eq!((found.len(), ended.alert.resolved_at), (2, Some(at(9_999))));
+        assert!(ended.alert.ended_because.is_some());
+        assert_eq!(store.states().await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn checks_that_differ_in_what_they_found_are_two() {
+    let directory = TempDir::new().unwrap();
+    let first = open(&directory.path().join("first.db"));
+    let good = check("files", at(1));
+    let bad = failed_check("files", at(1), FailureCode::ConnectionRefused);
+    let checks = vec![
+        CheckRecord { total: good.total, ..bad.clone() },
+        CheckRecord { code: None, total: good.total, ..bad },
+        CheckRecord { latency: Some(Duration::from_millis(77)), ..good.clone() },
+        good,
+    ];
+    first
+        .append(&Batch { checks, facts: vec![facts("files", 0)], ..<_>::default() })
+        .await
+        .unwrap();
+    let whole = lines_of(&first, &ExportQuery::default()).await;
+    let second = open(&directory.path().join("second.db"));
+    let done = import(&second, &whole).await.unwrap();
+    assert_eq!((done.checks, done.known), (4, 0));
+    assert_eq!(import(&second, &whole).await.unwrap().known, 4);
+}
+
+#[tokio::test]
+async fn exports_one_behind_the_other_are_read_and_each_says_what_it_is() {
+    let directory = TempDir::new().unwrap();
+    let first = open(&directory.path().join("first.db"));
+    lived_in(&first).await;
+    let whole = String::from_utf8(lines_of(&first, &ExportQuery::default()).await).unwrap();
+    let second = open(&directory.path().join("second.db"));
+    // A line may be long.
+    let long = whole.replacen('\n', &format!("{}\n", " ".repeat(17 << 20)), 1);
+    let done = import(&second, format!("{long}{whole}").as_bytes()).await.unwrap();
+    assert_eq!(done.known, done.checks + done.changes + done.alerts);
+    assert_eq!(lines_of(&second, &ExportQuery::default()).await, whole.as_bytes());
+
+    let newer = whole.replacen("export/v1", "export/v9", 1);
+    let error = import(&second, format!("{whole}{newer}").as_bytes()).await.unwrap_err();
+    let line = whole.lines().count() as u64 + 1;
+    assert!(matches!(error, ImportError::Line { line: found, .. } if found == line), "{error}");
+}
+
+/// An input in which a line is another when it is read for the second time.
+struct Changing {
+    text: Vec<u8>,
+    at: usize,
+}
+
+impl std::io::Read for Changing {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let read = std::io::Read::read(&mut &self.text[self.at..], out)?;
+        self.at += read;
+        Ok(read)
+    }
+}
+
+impl std::io::BufRead for Changing {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        Ok(&self.text[self.at..])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.at += amount;
+    }
+}
+
+impl std::io::Seek for Changing {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        if let std::io::SeekFrom::Start(at) = to {
+            self.at = at as usize;
+            self.text.extend_from_slice(b"{\n");
+        }
+        Ok(self.at as u64)
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_read_is_not_said_to_have_changed_nothing() {
+    let directory = TempDir::new().unwrap();
+    let first = open(&directory.path().join("first.db"));
+    lived_in(&first).await;
+    let text = lines_of(&first, &ExportQuery::default()).await;
+    let second = open(&directory.path().join("second.db"));
+    let mut input = Changing { text, at: 0 };
+    let error = Importer::new(&second, &second).read_jsonl(&mut input).await.unwrap_err();
+    assert!(matches!(error, ImportError::Changed { .. }), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_latencies_and_order_come_back_as_they_were(
+        checks in proptest::collection::vec((0..4_usize, 0..30_u64, 0..9_000_000_u64), 1..60),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let directory = TempDir::new().unwrap();
+            let first = open(&directory.path().join("first.db"));
+            let mut batch = Batch::default();
+            for (place, (service, second, nanos_of_ten)) in checks.iter().enumerate() {
+                let mut one = check(["d", "c", "b", "a"][*service], at(*second));
+                one.latency = Some(Duration::from_nanos(nanos_of_ten * 10));
+                // Told apart by their length, as any two real ones are.
+                one.total = Duration::from_micros(*nanos_of_ten + place as u64 * 10);
+                batch.checks.push(one);
+            }
+            let names: Vec<_> = batch.checks.iter().map(|check| check.service.clone()).collect();
+            batch.facts = names.iter().map(|name| facts(name.as_str(), 0)).collect();
+            first.append(&batch).await.unwrap();
+            let whole = lines_of(&first, &ExportQuery::default()).await;
+            let second = open(&directory.path().join("second.db"));
+            import(&second, &whole).await.unwrap();
+            assert_eq!(
+                String::from_utf8(lines_of(&second, &ExportQuery::default()).await).unwrap(),
+                String::from_utf8(whole).unwrap()
+            );
+        });
+    }
+}
