@@ -225,7 +225,11 @@ mod tests {
     use super::*;
 
     fn tool(definition: &Value) -> ListedTool {
-        ListedTool::read(&ListedItem { name: "t".into(), definition: definition.into() })
+        ListedTool::read(&ListedItem {
+            name: "t".into(),
+            definition: definition.into(),
+            digest: None,
+        })
     }
 
     fn as_it_is(text: &str) -> String {

@@ -12,6 +12,7 @@ pub mod contract;
 pub mod dependency;
 pub mod duration;
 pub mod failure;
+pub mod lists;
 pub mod metrics;
 pub mod monitor;
 pub mod observation;

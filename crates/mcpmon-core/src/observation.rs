@@ -84,13 +84,17 @@ pub struct Conversation {
     pub server: Option<ServerIdentity>,
 }
 
-/// One tool, prompt or resource as the server lists it. Untrusted text.
+/// One tool, prompt, resource or resource template as the server lists it. Untrusted text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ListedItem {
-    /// The name it is called by (a resource's URI).
+    /// The name it is called by (a resource's URI, a template's pattern of URIs).
     pub name: String,
     /// The whole definition as it came, capped.
     pub definition: Definition,
+    /// The digest of the whole definition ([`crate::lists::ItemDigest`]), where only a part of it
+    /// is kept: lists are compared by all that was listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// The JSON of a listed item, kept as the text it came in: a tree of values takes ten times the
@@ -139,9 +143,14 @@ pub struct Lists {
     pub prompts: Vec<ListedItem>,
     /// Its resources.
     pub resources: Vec<ListedItem>,
-    /// SHA-256 over the canonical form of name, title, description, schemas and annotations of
-    /// every item, in hexadecimal; equal lists have equal hashes whatever order or spacing they
-    /// came in.
+    /// Its resource templates. None where it has no such list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resource_templates: Vec<ListedItem>,
+    /// Its instructions for a model, from its greeting: redacted, capped, otherwise as they came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    /// `c2:` and SHA-256 over the canonical form of all of it ([`crate::lists`]), in hexadecimal:
+    /// equal lists have equal hashes whatever order or spacing they came in.
     pub hash: String,
 }
 

@@ -254,7 +254,7 @@ fn read_item(
             let form = canonical::form(&name, &value);
             let definition =
                 if hides { redacted(redactor, &name, &value) } else { capped(raw, &name, &value) };
-            Some((ListedItem { name, definition }, form))
+            Some((ListedItem { name, definition, digest: None }, form))
         }
         Err(reason) => {
             // Before it is cut: half a secret would not be found any more.

@@ -58,8 +58,8 @@ pub fn listed(tools: &[&str]) -> Observation {
     }
 }
 
-/// Lists with these tools; their `hash` tells equal lists from others, but is not the canonical
-/// one that `mcpmon-mcp` computes.
+/// Lists with these tools; their `hash` tells equal lists from others, but is not the one of their
+/// canonical form.
 pub fn lists(tools: &[&str]) -> Lists {
     Lists {
         tools: tools
@@ -67,11 +67,11 @@ pub fn lists(tools: &[&str]) -> Lists {
             .map(|name| ListedItem {
                 name: (*name).to_owned(),
                 definition: (&json!({"name": name, "inputSchema": {"type": "object"}})).into(),
+                digest: None,
             })
             .collect(),
-        prompts: Vec::new(),
-        resources: Vec::new(),
         hash: format!("sample:{}", tools.join(",")),
+        ..Lists::default()
     }
 }
 

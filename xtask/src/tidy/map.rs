@@ -119,7 +119,9 @@ const CORE_MAY_USE: &[&str] = &[
     "serde",
     "serde_json",
     "serde_path_to_error",
+    "sha2",
     "thiserror",
+    "unicode-normalization",
 ];
 
 /// Holds every member of the workspace against the map.

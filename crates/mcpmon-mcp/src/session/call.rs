@@ -263,7 +263,11 @@ mod tests {
     use super::*;
 
     fn tool(definition: &Value) -> ListedTool {
-        ListedTool::read(&ListedItem { name: "t".into(), definition: definition.into() })
+        ListedTool::read(&ListedItem {
+            name: "t".into(),
+            definition: definition.into(),
+            digest: None,
+        })
     }
 
     #[test]
