@@ -12,6 +12,8 @@ mod canonical;
 mod diff;
 mod hash;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 pub use self::diff::{KindDiff, ListDiff, diff};
