@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::mem::size_of;
 
 use mcpmon_core::failure::{Failure, Finding};
+use mcpmon_core::lists::ListKind;
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{Batch, CheckRecord, HostRecord, ListRecord, ServiceFacts};
@@ -195,8 +196,9 @@ fn evidence_bytes(evidence: &serde_json::Map<String, serde_json::Value>) -> usiz
 
 fn list_bytes(record: &ListRecord) -> usize {
     let lists = &record.lists;
-    let items = lists.tools.iter().chain(&lists.prompts).chain(&lists.resources);
+    let items = ListKind::ALL.into_iter().flat_map(|kind| lists.items(kind));
     size_of::<ListRecord>()
+        + lists.instructions.as_ref().map_or(0, String::len)
         + items.map(|item| SMALL + item.name.len() + item.definition.as_str().len()).sum::<usize>()
 }
 

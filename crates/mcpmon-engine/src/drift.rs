@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use mcpmon_core::lists::Baseline;
 use mcpmon_core::observation::Lists;
 use mcpmon_core::{Finding, FindingCode, Timestamp};
 
@@ -19,7 +20,8 @@ const REMEMBERED: usize = 8;
 /// What is known of a service's lists.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Drift {
-    hash: Option<String>,
+    /// What the next lists are compared with.
+    baseline: Option<Baseline>,
     /// The store was not given them after all.
     is_unsaid: bool,
     tools: usize,
@@ -34,9 +36,11 @@ struct Change {
 }
 
 impl Drift {
-    /// Takes up the lists stored last, and what is still told of a change before.
+    /// Takes up the lists stored last, and the finding of an earlier change. Lists that were stored
+    /// under an older canonical form are brought into the current one; where that cannot be done,
+    /// the next lists count as the first, since a new form is no change of the service.
     pub(crate) fn restore(&mut self, lists: &Lists, findings: &[Finding]) {
-        self.hash = Some(lists.hash.clone());
+        self.baseline = Baseline::new(lists);
         self.tools = lists.tools.len();
         let told = findings.iter().find(|finding| finding.code == FindingCode::ToolsChanged);
         let at = told.and_then(|told| told.evidence.get("changed_at")?.as_str()?.parse().ok());
@@ -46,12 +50,18 @@ impl Drift {
     /// Takes in lists that were read; says whether they are to be stored.
     pub(crate) fn read(&mut self, lists: &Lists, at: Timestamp) -> bool {
         let is_unsaid = std::mem::take(&mut self.is_unsaid);
-        if self.hash.as_ref() == Some(&lists.hash) {
-            return is_unsaid;
-        }
-        let (before, had) = (self.hash.replace(lists.hash.clone()), self.tools);
-        self.tools = lists.tools.len();
-        let Some(before) = before else { return true };
+        let had = std::mem::replace(&mut self.tools, lists.tools.len());
+        let before = match self.baseline.take() {
+            Some(before) if before.matches(lists) => {
+                // What an older form did not cover is stored now, and is not known to have changed.
+                let is_news = is_unsaid || !before.is_whole();
+                self.baseline = Baseline::new(lists);
+                return is_news;
+            }
+            before => before,
+        };
+        self.baseline = Baseline::new(lists);
+        let Some(before) = before.map(|before| before.hash().to_owned()) else { return true };
         if self.changes.is_empty() {
             self.changes.push_back((at, before.clone()));
         }
@@ -87,8 +97,9 @@ impl Drift {
         let returns = self.returns();
         if returns >= RETURNS {
             let text = format!("the lists came back {returns} times to what they were before");
+            let hash = self.baseline.as_ref().map(|baseline| baseline.hash().to_owned());
             let finding = Finding::new(FindingCode::ToolsUnstable, text);
-            return Some(finding.with("returns", returns).with("hash", self.hash.clone()));
+            return Some(finding.with("returns", returns).with("hash", hash));
         }
         self.changed.as_ref().map(|change| change.told.clone())
     }
@@ -104,6 +115,10 @@ impl Drift {
 
 #[cfg(test)]
 mod tests {
+    use mcpmon_core::lists::{ListHasher, ListKind};
+    use mcpmon_core::observation::ListedItem;
+    use serde_json::json;
+
     use super::*;
 
     /// Lists read every five minutes, and what is told after each (`c`hanged, `u`nstable).
@@ -166,5 +181,72 @@ mod tests {
         assert!(!again.read(&lists("b"), at(3)));
         assert!(again.finding(at(25)).is_some());
         assert!(again.finding(at(26)).is_none());
+    }
+
+    fn listed(definitions: &[serde_json::Value]) -> Lists {
+        let mut lists = Lists::default();
+        let mut hasher = ListHasher::new();
+        for definition in definitions {
+            let name = definition["name"].as_str().unwrap();
+            hasher.add(ListKind::Tools, name, definition);
+            let definition = definition.into();
+            lists.tools.push(ListedItem { name: name.to_owned(), definition, digest: None });
+        }
+        lists.hash = hasher.finish();
+        lists
+    }
+
+    /// Whether lists are stored, and the finding, when they follow lists of the first form.
+    fn after_first_form(stored: &Lists, read: &Lists) -> (bool, Option<Finding>) {
+        let stored = Lists { hash: "ab".repeat(32), ..stored.clone() };
+        let mut drift = Drift::default();
+        drift.restore(&stored, &[]);
+        let is_stored = drift.read(read, Timestamp::from_millis(0));
+        assert!(!drift.read(read, Timestamp::from_millis(1)), "once");
+        (is_stored, drift.finding(Timestamp::from_millis(1)))
+    }
+
+    #[test]
+    fn a_new_form_is_stored_without_a_finding() {
+        let tool = |required| json!({"name": "t", "inputSchema": {"required": required}});
+        let stored = listed(&[tool(["a", "b"])]);
+        let mut same = listed(&[tool(["b", "a"])]);
+        let other = listed(&[tool(["b", "c"])]);
+        assert_eq!(after_first_form(&stored, &same), (true, None));
+        let (is_stored, finding) = after_first_form(&stored, &other);
+        let finding = finding.unwrap();
+        assert!(is_stored && finding.code == FindingCode::ToolsChanged);
+        assert_eq!(finding.evidence["hash_before"], stored.hash, "in the current form");
+        assert_eq!(finding.evidence["hash"], other.hash);
+
+        // Instructions were not read when these lists were stored.
+        let mut hasher = ListHasher::new();
+        hasher.add(ListKind::Tools, "t", &tool(["b", "a"]));
+        hasher.set_instructions(Some("Hello."));
+        (same.instructions, same.hash) = (Some("Hello.".to_owned()), hasher.finish());
+        assert_eq!(after_first_form(&stored, &same), (true, None));
+    }
+
+    #[test]
+    fn lists_that_cannot_be_brought_into_the_new_form_are_no_change() {
+        let cut = listed(&[json!({"name": "t", "cut": true})]);
+        let whole = listed(&[json!({"name": "t", "description": "as long as ever"})]);
+        assert_eq!(after_first_form(&cut, &whole), (true, None));
+    }
+
+    #[test]
+    fn reordering_is_no_change_and_rewording_is() {
+        let tool = |text: &str, required: [&str; 2]| {
+            listed(&[
+                json!({"name": "t", "description": text, "inputSchema": {"required": required}}),
+            ])
+        };
+        let mut drift = Drift::default();
+        let at = Timestamp::from_millis;
+        assert!(drift.read(&tool("d", ["a", "b"]), at(0)));
+        assert!(!drift.read(&tool("d", ["b", "a"]), at(1)));
+        assert_eq!(drift.finding(at(1)), None);
+        assert!(drift.read(&tool("d, reworded", ["b", "a"]), at(2)));
+        assert!(drift.finding(at(2)).is_some());
     }
 }
