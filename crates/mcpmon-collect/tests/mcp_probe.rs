@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mcpmon_collect::McpProbeFactory;
 use mcpmon_core::failure::{Failure, FailureCode, FindingCode, Phase};
+use mcpmon_core::lists::HashForm;
 use mcpmon_core::observation::{Observation, Question};
 use mcpmon_core::probe::{Probe, ProbeFactory as _};
 use mcpmon_core::secret::Secret;
@@ -97,7 +98,8 @@ async fn an_http_service_is_seen_whole() {
         assert!(phases.list_ms.is_some() && phases.spawn_ms.is_none());
         assert!(seen.latency.unwrap() <= seen.total);
         assert_eq!((seen.tools_count, seen.active_connections), (Some(1), Some(sessions)));
-        assert_eq!(seen.lists.as_ref().unwrap().hash.len(), 64);
+        let hash = &seen.lists.as_ref().unwrap().hash;
+        assert_eq!(HashForm::of(hash), Some(HashForm::Second));
         assert_eq!((seen.restarted, seen.process), (false, None));
         assert_eq!(seen.findings, []);
         let again = ask(&mut probe, Question::Health).await;
@@ -108,6 +110,36 @@ async fn an_http_service_is_seen_whole() {
         assert_eq!((again.tools_count, again.lists), (Some(1), None), "but are the same");
         probe.close().await;
     }
+}
+
+/// A legacy server with resources that exits on a request it does not know.
+const FRAGILE: &str = r#"
+while read -r line; do
+  id=${line#*\"id\":}; id=${id%%,*}; id=${id%\}}
+  case "$line" in
+    *'"initialize"'*) printf '{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":"2025-06-18","capabilities":{"resources":{}},"serverInfo":{"name":"sh","version":"1"}}}\n' "$id" ;;
+    *'"ping"'*) printf '{"jsonrpc":"2.0","id":%s,"result":{}}\n' "$id" ;;
+    *'"resources/list"'*) printf '{"jsonrpc":"2.0","id":%s,"result":{"resources":[{"uri":"a:b","name":"r"}]}}\n' "$id" ;;
+    *templates*) exit 3 ;;
+  esac
+done
+"#;
+
+#[tokio::test]
+async fn a_server_that_exits_on_the_request_for_templates_is_well_and_gets_it_once() {
+    let mut spec = shell("fragile", &[]);
+    let Transport::Stdio(stdio) = &mut spec.transport else { panic!("a command") };
+    stdio.args[1] = FRAGILE.to_owned();
+    let mut probe = probe(spec);
+    for (is_new, lists) in [(true, 1), (true, 1), (false, 0), (false, 0)] {
+        let seen = ask(&mut probe, Question::List).await;
+        assert_eq!(seen.raw_status(), Status::Running, "{seen:?}");
+        assert_eq!(seen.restarted, is_new, "{seen:?}");
+        assert_eq!(seen.lists.map_or(0, |lists| lists.resources.len()), lists);
+        let finding = seen.findings.iter().find(|found| found.code == FindingCode::Nonconforming);
+        assert!(finding.unwrap().message.contains("resource templates"), "{finding:?}");
+    }
+    probe.close().await;
 }
 
 #[tokio::test]

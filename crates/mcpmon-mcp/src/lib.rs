@@ -8,7 +8,6 @@
 //! [`opening`] decides, as a pure function, which way a conversation is opened; [`session`] is
 //! the conversation, whatever carries it.
 
-pub mod canonical;
 pub mod child;
 pub mod error;
 pub mod expiry;

@@ -61,6 +61,8 @@ pub mod methods {
     pub const PROMPTS_LIST: &str = "prompts/list";
     /// The list of resources.
     pub const RESOURCES_LIST: &str = "resources/list";
+    /// The list of resource templates.
+    pub const TEMPLATES_LIST: &str = "resources/templates/list";
     /// What a message of ours that answers the server is called in words; no method has this name.
     pub const ANSWER: &str = "response";
     /// Gives up on a request.
@@ -74,7 +76,7 @@ pub mod methods {
 
     /// Whether a request is for a list.
     pub fn is_list(method: &str) -> bool {
-        matches!(method, TOOLS_LIST | PROMPTS_LIST | RESOURCES_LIST)
+        matches!(method, TOOLS_LIST | PROMPTS_LIST | RESOURCES_LIST | TEMPLATES_LIST)
     }
 
     /// Whether a notification says that a list is another now.
@@ -279,18 +281,18 @@ pub struct Greeting {
     pub missing: Vec<&'static str>,
     /// The server will not go on without a user (2026-07-28).
     pub wants_input: bool,
-    /// What it wants a model to know, capped.
+    /// Its instructions for a model, as they came.
     pub instructions: Option<String>,
 }
 
 const LONGEST_VERSION: usize = 200;
 const MOST_VERSIONS: usize = 32;
-/// Instructions are read, not kept, so they may be long.
-const LONGEST_INSTRUCTIONS: usize = 64 * 1024;
 
 fn instructions(wire: Option<Value>) -> Option<String> {
-    let text = wire?;
-    Some(truncate(text.as_str()?, LONGEST_INSTRUCTIONS))
+    match wire {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
 }
 
 #[derive(Deserialize)]

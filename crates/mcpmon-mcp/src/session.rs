@@ -22,6 +22,7 @@ use mcpmon_core::service::ProtocolChoice;
 use mcpmon_core::status::Era;
 use mcpmon_core::text::truncate;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 pub use self::call::{Called, ListedTool};
@@ -33,7 +34,7 @@ use crate::error::{CallError, told};
 use crate::forensics::Remains;
 use crate::inbox::{Answer, Heard, Payload};
 use crate::jsonrpc::{Echo, Recall, codes};
-use crate::lists::Known;
+use crate::lists::{Known, TemplateSupport};
 use crate::protocol::{self, Capabilities, ClientInfo, Params, methods};
 
 /// What does not change from one session of a service to the next.
@@ -73,6 +74,10 @@ struct Agreed {
     version: String,
     capabilities: Capabilities,
     server: Option<ServerIdentity>,
+    /// The server's instructions for a model: without secrets, capped.
+    instructions: Option<Box<str>>,
+    /// What is suspicious in the last greeting.
+    suspicion: Option<Finding>,
     /// Breaches seen in the handshake; they hold for as long as the session.
     findings: Vec<Finding>,
 }
@@ -122,6 +127,8 @@ pub struct Session {
     discovered: Option<Discovered>,
     /// The lists as they were read last.
     pub(crate) known_lists: Known,
+    /// What requests for its resource templates led to.
+    pub(crate) templates: TemplateSupport,
     /// Whether the end of the process was told by [`Session::woken`].
     told_of_exit: AtomicBool,
     /// It could not be opened again the way it was opened.
@@ -146,6 +153,23 @@ impl Session {
     /// The lists the server says it has.
     pub fn capabilities(&self) -> Capabilities {
         self.agreed.capabilities
+    }
+
+    /// The server's instructions for a model: without secrets, capped, otherwise as they came.
+    pub fn instructions(&self) -> Option<&str> {
+        self.agreed.instructions.as_deref()
+    }
+
+    /// What requests for the server's resource templates led to, for the next session
+    /// ([`Session::set_template_support`]).
+    pub fn template_support(&self) -> TemplateSupport {
+        self.templates
+    }
+
+    /// Takes over what an earlier session with the same server learned about its resource
+    /// templates.
+    pub fn set_template_support(&mut self, support: TemplateSupport) {
+        self.templates = support;
     }
 
     /// The process id of a server we started, which is its process group's too.
@@ -228,6 +252,7 @@ impl Session {
     /// The oddities of the handshake, and those of the messages since this was last asked.
     pub fn take_findings(&mut self) -> Vec<Finding> {
         let mut findings = self.agreed.findings.clone();
+        findings.extend(self.agreed.suspicion.clone());
         findings.append(&mut self.wire.notes);
         let heard = match &self.wire.kind {
             WireKind::Process { pipe, .. } => pipe.take_heard(),
@@ -335,6 +360,14 @@ impl Session {
             return Err(self.error(FailureCode::InputRequired, phase, WANTS_INPUT.to_owned()));
         }
         self.agreed.capabilities = greeting.capabilities;
+        self.agreed.suspicion = open::suspicion(&greeting);
+        let redactor = &self.wire.options.redactor;
+        let instructions = greeting.instructions.map(|text| instructions(&text, redactor));
+        if self.agreed.instructions != instructions {
+            self.agreed.instructions = instructions;
+            // The lists contain them, so they changed although their pages may not have.
+            self.known_lists = Known::default();
+        }
         let server = greeting.server.map(|server| identity(&server, &self.wire.options.redactor));
         self.agreed.server = server.or(self.agreed.server.take());
         self.discovered = Discovered::new(result, echo);
@@ -478,6 +511,23 @@ fn identity(server: &ServerIdentity, redactor: &Redactor) -> ServerIdentity {
     }
 }
 
+/// Longest instructions kept whole, in characters.
+const LONGEST_INSTRUCTIONS: usize = 64 * 1024;
+
+/// Instructions as they are kept. Of absurdly long ones the beginning and a digest of the whole,
+/// so that no change of them is missed.
+fn instructions(text: &str, redactor: &Redactor) -> Box<str> {
+    // Before it is cut: half a secret would not be found any more.
+    let text = redactor.redact(text);
+    let Some((end, _)) = text.char_indices().nth(LONGEST_INSTRUCTIONS) else {
+        return text.into_boxed_str();
+    };
+    let digest = Sha256::digest(text.as_bytes());
+    let digest = digest.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let kept = &text[..end];
+    format!("{kept}\u{2026} [cut; {} bytes, SHA-256 {digest}]", text.len()).into_boxed_str()
+}
+
 /// Longest answer to a discovery that is remembered, in bytes.
 const LONGEST_DISCOVERED: usize = 4 * 1024;
 
@@ -515,4 +565,26 @@ fn heard_findings(heard: &Heard, era: Era, redactor: &Redactor) -> Vec<Finding> 
         findings.push(Finding::new(FindingCode::Nonconforming, text));
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use mcpmon_core::secret::Secret;
+
+    use super::*;
+
+    #[test]
+    fn instructions_are_kept_without_secrets_and_bounded_with_all_of_them_in_the_digest() {
+        let redactor = Redactor::new([&Secret::new("hunter22")]);
+        assert_eq!(&*instructions("use hunter22\r\n", &redactor), "use ***\r\n");
+        let long = "\u{e9}".repeat(LONGEST_INSTRUCTIONS);
+        assert_eq!(*instructions(&long, &redactor), *long);
+        // A secret that the cut goes through.
+        let kept = instructions(&format!("{}hunter22", &long[6..]), &redactor);
+        assert!(kept.ends_with("\u{e9}***"), "{}", &kept[kept.len() - 20..]);
+        let (one, two) = (format!("{long}one"), format!("{long}two"));
+        let (one, two) = (instructions(&one, &redactor), instructions(&two, &redactor));
+        assert_ne!(one, two);
+        assert!(one.len() < long.len() + 200 && one.starts_with(&long));
+    }
 }

@@ -110,7 +110,7 @@ fn of_services() -> Vec<BuiltIn> {
         "tools_changed",
         Level::Info,
         r#""tools_changed" in findings"#,
-        "{{ service_name }}: its tools, prompts or resources are not those it listed before; `mcpmon tools {{ service_name }}` shows them",
+        "{{ service_name }}: its tools, prompts, resources or instructions are not those it listed before; `mcpmon tools {{ service_name }}` shows them",
     );
     changed.guard = Some(nothing_found);
     let mut forgotten = rule(

@@ -208,7 +208,7 @@ impl McpProbe {
         deadline: Instant,
     ) -> Result<(), CallError> {
         let spec = Arc::clone(&self.spec);
-        let session = match &spec.transport {
+        let mut session = match &spec.transport {
             Transport::Stdio(stdio) => self.start_process(stdio, check, deadline).await?,
             Transport::Http(http) => {
                 let (client, options) = (&self.shared.http, &self.options);
@@ -224,6 +224,7 @@ impl McpProbe {
             }
         };
         self.memory.era = Some(session.era());
+        session.set_template_support(self.memory.templates);
         self.held = Some(Held { session, listed: None });
         Ok(())
     }
@@ -311,6 +312,7 @@ impl McpProbe {
         if let Some(held) = &mut self.held {
             held.session.end_run();
             self.memory.era = Some(held.session.era());
+            self.memory.templates = held.session.template_support();
             self.list_changed |= held.session.take_list_changed();
             observation.findings.extend(held.session.take_findings());
             observation.conversation = held.session.conversation();

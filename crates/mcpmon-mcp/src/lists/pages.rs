@@ -12,14 +12,14 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use mcpmon_core::failure::{FailureCode, Phase};
+use mcpmon_core::lists::ListKind;
 use mcpmon_core::observation::Phases;
-use mcpmon_core::secret::Redactor;
-use mcpmon_core::status::Era;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::{Assembly, Kind, MAX_PAGES, Reading};
+use super::templates::is_unknown_method;
+use super::{Assembly, MAX_PAGES, Reading, list_method};
 use crate::error::CallError;
 use crate::inbox::Payload;
 use crate::jsonrpc::{Echo, Recall};
@@ -33,7 +33,7 @@ pub(crate) struct Known(Option<Vec<Mark>>);
 /// One answer, by its digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mark {
-    kind: Kind,
+    kind: ListKind,
     trace: Trace,
     /// Bytes of it.
     length: usize,
@@ -56,8 +56,10 @@ enum Heard {
     Page(Box<RawValue>, Option<Echo>),
     /// The body its mark is of.
     Same(Bytes),
-    /// The server announced the list and does not give it, because.
+    /// The server does not give the list, because.
     Refused(String),
+    /// The server has no such list and did not announce one.
+    Absent,
 }
 
 impl Heard {
@@ -70,6 +72,7 @@ impl Heard {
             }
             Self::Page(result, None) => (b'p', result.get()),
             Self::Refused(reason) => (b'r', reason.as_str()),
+            Self::Absent => (b'a', ""),
         };
         let digest = Sha256::new().chain_update([tag]).chain_update(text).finalize();
         Some((Trace::Text(digest.into()), text.len()))
@@ -81,26 +84,25 @@ struct Listener {
     known: Option<Vec<Mark>>,
     marks: Vec<Mark>,
     /// What was the same so far; given up at the first difference.
-    same: Option<Vec<(Kind, Heard)>>,
+    same: Option<Vec<(ListKind, Heard)>>,
     /// Bytes all answers together may still have.
     room: usize,
     assembly: Assembly,
 }
 
 impl Listener {
-    fn new(known: Known, era: Era, redactor: Redactor, room: usize) -> Self {
-        let assembly = Assembly::new(era, redactor);
+    fn new(known: Known, assembly: Assembly, room: usize) -> Self {
         Self { known: known.0, marks: Vec::new(), same: Some(Vec::new()), room, assembly }
     }
 
     /// The mark of the answer that comes next, if all was the same so far.
-    fn expected(&self, kind: Kind) -> Option<&Mark> {
+    fn expected(&self, kind: ListKind) -> Option<&Mark> {
         self.same.as_ref()?;
         self.known.as_ref()?.get(self.marks.len()).filter(|mark| mark.kind == kind)
     }
 
     /// By what the body that comes next would be known again.
-    fn recall(&self, kind: Kind) -> Recall<'_> {
+    fn recall(&self, kind: ListKind) -> Recall<'_> {
         match self.expected(kind) {
             Some(Mark { trace: Trace::Body(echo), .. }) => Recall::Expect(echo),
             _ => Recall::Learn,
@@ -109,7 +111,7 @@ impl Listener {
 
     /// Takes one answer, and gives the cursor in it. An answer for which there is no room is
     /// refused before anything is made of it.
-    fn take(&mut self, kind: Kind, heard: Heard) -> Result<Option<String>, CallError> {
+    fn take(&mut self, kind: ListKind, heard: Heard) -> Result<Option<String>, CallError> {
         let trace = heard.trace();
         let expected = self.expected(kind).filter(|mark| match &trace {
             Some((trace, _)) => mark.trace == *trace,
@@ -121,7 +123,7 @@ impl Listener {
             (None, None) => 0,
         };
         let room = self.room.checked_sub(length).ok_or_else(|| {
-            let text = format!("with `{}` the lists are over `max_body` in all", kind.method());
+            let text = format!("with `{}` the lists are over `max_body` in all", list_method(kind));
             CallError::new(FailureCode::EndlessList, Phase::List, text)
         })?;
         if let Some(mark) = expected.cloned()
@@ -142,14 +144,16 @@ impl Listener {
         Ok(next)
     }
 
-    fn take_apart(&mut self, kind: Kind, heard: Heard) -> Result<Option<String>, CallError> {
+    fn take_apart(&mut self, kind: ListKind, heard: Heard) -> Result<Option<String>, CallError> {
         match heard {
             Heard::Page(result, _) => self.assembly.take_page(kind, &result),
             Heard::Same(body) => self.assembly.take_page(kind, &Payload::Same(body).into_raw()),
             Heard::Refused(reason) => {
+                self.assembly.forget(kind);
                 self.assembly.notes.refused(kind, &reason);
                 Ok(None)
             }
+            Heard::Absent => Ok(None),
         }
     }
 
@@ -178,7 +182,8 @@ impl Session {
     /// # Errors
     ///
     /// Why they could not be read whole. That prompts or resources are refused, though announced,
-    /// is only a finding.
+    /// is only a finding. So is that resource templates cannot be read, unless they were before; a
+    /// server that does not know them has none.
     pub async fn read_lists(
         &mut self,
         phases: &mut Phases,
@@ -219,32 +224,79 @@ impl Session {
     ) -> Result<Listener, CallError> {
         let started = Instant::now();
         let known = std::mem::take(&mut self.known_lists);
-        let mut listener =
-            Listener::new(known, self.era(), self.redactor().clone(), self.max_body());
+        let assembly = Assembly::new(self.era(), self.redactor().clone(), self.instructions());
+        let mut listener = Listener::new(known, assembly, self.max_body());
         let has = self.capabilities();
         for (kind, announced) in [
-            (Kind::Tools, has.tools),
-            (Kind::Prompts, has.prompts),
-            (Kind::Resources, has.resources),
+            (ListKind::Tools, has.tools),
+            (ListKind::Prompts, has.prompts),
+            (ListKind::Resources, has.resources),
         ] {
             if !announced {
                 continue;
             }
             match self.hear_list(kind, &mut listener, phases, deadline).await {
                 Ok(()) => {}
-                Err(error) if kind != Kind::Tools && error.rpc.is_some() => {
+                Err(error) if kind != ListKind::Tools && error.rpc.is_some() => {
                     listener.take(kind, Heard::Refused(error.failure.message))?;
                 }
                 Err(error) => return Err(error),
             }
         }
+        // Last, so that the other lists are read whatever this request leads to.
+        if has.resources {
+            self.request_templates(&mut listener, phases, deadline).await?;
+        }
         phases.list_ms = Some(started.elapsed().as_secs_f64() * 1_000.0);
         Ok(listener)
     }
 
+    async fn request_templates(
+        &mut self,
+        listener: &mut Listener,
+        phases: &mut Phases,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let kind = ListKind::ResourceTemplates;
+        let now = Instant::now();
+        if !self.templates.should_request(now) {
+            let reason = "they could not be read before, and are not requested for a while";
+            listener.take(kind, Heard::Refused(reason.to_owned()))?;
+            return Ok(());
+        }
+        let answers = listener.marks.len();
+        let limit = self.templates.limit(now, deadline);
+        let error = match self.hear_list(kind, listener, phases, limit).await {
+            Ok(()) => {
+                self.templates.on_read();
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let heard = match error.rpc_code() {
+            Some(code) => {
+                self.templates.on_refused();
+                let is_first = listener.marks.len() == answers;
+                match is_first && is_unknown_method(code) {
+                    true => Heard::Absent,
+                    false => Heard::Refused(error.failure.message),
+                }
+            }
+            // A process that we lost ourselves is no answer of the server.
+            None if self.templates.is_required() || self.is_lost() => return Err(error),
+            None => {
+                let has_exited = self.process_id().is_some() && self.has_ended();
+                self.templates.on_unanswered(Instant::now(), has_exited);
+                Heard::Refused(error.failure.message)
+            }
+        };
+        listener.take(kind, heard)?;
+        Ok(())
+    }
+
     async fn hear_list(
         &mut self,
-        kind: Kind,
+        kind: ListKind,
         listener: &mut Listener,
         phases: &mut Phases,
         deadline: Instant,
@@ -254,7 +306,7 @@ impl Session {
         for _ in 0..MAX_PAGES {
             let params = Params::page(cursor.as_deref());
             let recall = listener.recall(kind);
-            let method = kind.method();
+            let method = list_method(kind);
             let answer = self.recall(method, params, Phase::List, recall, phases, deadline).await?;
             let heard = match answer.payload {
                 Ok(Payload::New(result, echo)) => Heard::Page(result, echo),
@@ -265,19 +317,22 @@ impl Session {
             match &cursor {
                 None => return Ok(()),
                 Some(next) if !cursors.insert(next.clone()) => {
-                    let text = format!("the cursor of `{}` goes round", kind.method());
+                    let text = format!("the cursor of `{}` goes round", list_method(kind));
                     return Err(self.error(FailureCode::EndlessList, Phase::List, text));
                 }
                 Some(_) => {}
             }
         }
-        let text = format!("`{}` has more than {MAX_PAGES} pages", kind.method());
+        let text = format!("`{}` has more than {MAX_PAGES} pages", list_method(kind));
         Err(self.error(FailureCode::EndlessList, Phase::List, text))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use mcpmon_core::secret::Redactor;
+    use mcpmon_core::status::Era;
+
     use super::*;
 
     fn page(text: &str) -> Heard {
@@ -292,8 +347,12 @@ mod tests {
         page(&serde_json::json!({"tools": tools, "nextCursor": next}).to_string())
     }
 
-    fn listen(known: Known, heard: Vec<(Kind, Heard)>) -> Listener {
-        let mut listener = Listener::new(known, Era::Legacy, Redactor::default(), 100_000);
+    fn assembly() -> Assembly {
+        Assembly::new(Era::Legacy, Redactor::default(), None)
+    }
+
+    fn listen(known: Known, heard: Vec<(ListKind, Heard)>) -> Listener {
+        let mut listener = Listener::new(known, assembly(), 100_000);
         for (kind, heard) in heard {
             listener.take(kind, heard).unwrap();
         }
@@ -301,7 +360,7 @@ mod tests {
     }
 
     /// What is known afterwards, and the names of the tools if anything was new.
-    fn read(known: Known, heard: Vec<(Kind, Heard)>) -> (Known, Option<Vec<String>>) {
+    fn read(known: Known, heard: Vec<(ListKind, Heard)>) -> (Known, Option<Vec<String>>) {
         let listener = listen(known, heard);
         if listener.is_unchanged() {
             return (Known(Some(listener.marks)), None);
@@ -313,10 +372,10 @@ mod tests {
 
     #[test]
     fn a_reading_is_given_once_and_again_when_any_page_differs() {
-        let first = |name| vec![(Kind::Tools, tools(&[name], Some("2")))];
+        let first = |name| vec![(ListKind::Tools, tools(&[name], Some("2")))];
         let both = |name, last: &[&str]| {
             let mut pages = first(name);
-            pages.push((Kind::Tools, tools(last, None)));
+            pages.push((ListKind::Tools, tools(last, None)));
             pages
         };
         let given = |names: &[&str]| Some(names.iter().map(|&name| name.to_owned()).collect());
@@ -338,33 +397,60 @@ mod tests {
     #[test]
     fn lists_are_capped_over_all_their_pages() {
         let room = 2 * tools(&["a"], Some("2")).trace().unwrap().1;
-        let mut listener = Listener::new(Known::default(), Era::Legacy, Redactor::default(), room);
+        let mut listener = Listener::new(Known::default(), assembly(), room);
         for _ in 0..2 {
-            listener.take(Kind::Tools, tools(&["a"], Some("2"))).unwrap();
+            listener.take(ListKind::Tools, tools(&["a"], Some("2"))).unwrap();
         }
-        let error = listener.take(Kind::Prompts, Heard::Refused("no".to_owned())).unwrap_err();
+        let error = listener.take(ListKind::Prompts, Heard::Refused("no".to_owned())).unwrap_err();
         assert_eq!(error.code(), FailureCode::EndlessList);
+    }
+
+    #[test]
+    fn a_list_that_breaks_off_counts_as_empty_even_when_its_beginning_is_known() {
+        let begun = || page(r#"{"prompts":[{"name":"p"}],"nextCursor":"2"}"#);
+        let refused = || Heard::Refused("no".to_owned());
+        let heard = || vec![(ListKind::Prompts, begun()), (ListKind::Prompts, refused())];
+        let (reading, known) = listen(Known::default(), heard()).finish().unwrap();
+        assert_eq!(reading.lists.prompts, []);
+        assert_eq!(reading.findings.len(), 1);
+        let nothing = listen(Known::default(), Vec::new()).finish().unwrap().0;
+        assert_eq!(reading.lists.hash, nothing.lists.hash);
+        let listener = listen(known, heard());
+        assert!(listener.is_unchanged());
+        let whole = || page(r#"{"prompts":[{"name":"q"}]}"#);
+        let heard = vec![(ListKind::Prompts, begun()), (ListKind::Prompts, whole())];
+        let (reading, _) = listen(Known(Some(listener.marks)), heard).finish().unwrap();
+        assert_eq!(reading.lists.prompts.len(), 2);
+    }
+
+    #[test]
+    fn a_list_that_is_absent_is_no_finding() {
+        let heard = || vec![(ListKind::ResourceTemplates, Heard::Absent)];
+        let listener = listen(Known::default(), heard());
+        let (reading, known) = listener.finish().unwrap();
+        assert_eq!(reading.findings, []);
+        assert!(listen(known, heard()).is_unchanged());
     }
 
     #[test]
     fn the_same_words_of_another_list_are_not_the_same() {
         let empty = |kind| vec![(kind, page(r#"{"prompts":[],"resources":[]}"#))];
-        let (known, names) = read(Known::default(), empty(Kind::Prompts));
+        let (known, names) = read(Known::default(), empty(ListKind::Prompts));
         assert_eq!(names, Some(Vec::new()));
-        let (known, names) = read(known, empty(Kind::Resources));
+        let (known, names) = read(known, empty(ListKind::Resources));
         assert_eq!(names, Some(Vec::new()));
-        let refused = vec![(Kind::Resources, Heard::Refused("no".to_owned()))];
+        let refused = vec![(ListKind::Resources, Heard::Refused("no".to_owned()))];
         let (known, names) = read(known, refused);
         assert_eq!(names, Some(Vec::new()));
-        let refused = vec![(Kind::Resources, Heard::Refused("no".to_owned()))];
+        let refused = vec![(ListKind::Resources, Heard::Refused("no".to_owned()))];
         assert_eq!(read(known, refused).1, None);
     }
 
     #[test]
     fn a_cursor_is_followed_though_its_page_is_known() {
-        let (known, _) = read(Known::default(), vec![(Kind::Tools, tools(&["a"], Some("2")))]);
+        let (known, _) = read(Known::default(), vec![(ListKind::Tools, tools(&["a"], Some("2")))]);
         let mut listener = listen(known, Vec::new());
-        let next = listener.take(Kind::Tools, tools(&["a"], Some("2"))).unwrap();
+        let next = listener.take(ListKind::Tools, tools(&["a"], Some("2"))).unwrap();
         assert_eq!(next.as_deref(), Some("2"));
     }
 }

@@ -158,9 +158,7 @@ impl<'a> Dispatch<'a> {
                 "capabilities": self.capabilities(None),
                 "instructions": self.spec.instructions,
             })),
-            methods::TOOLS_LIST | methods::PROMPTS_LIST | methods::RESOURCES_LIST => {
-                self.cached(self.list(method, params)?)
-            }
+            method if self.has_list(method) => self.cached(self.list(method, params)?),
             _ => self.call(method, params).unwrap_or_else(|| {
                 Err(refuse(404, codes::METHOD_NOT_FOUND, format!("no method `{method}`")))
             })?,
@@ -186,7 +184,7 @@ impl<'a> Dispatch<'a> {
                 let twice = refuse(400, codes::INVALID_REQUEST, "already initialized");
                 (stage, Err(twice))
             }
-            (methods::TOOLS_LIST | methods::PROMPTS_LIST | methods::RESOURCES_LIST, at) => {
+            (method, at) if self.has_list(method) => {
                 (stage, initialized(at).and_then(|()| self.list(method, params)))
             }
             (_, at) => {
@@ -229,10 +227,15 @@ impl<'a> Dispatch<'a> {
         if !self.spec.prompts.is_empty() {
             capabilities["prompts"] = json!({});
         }
-        if !self.spec.resources.is_empty() {
+        if !self.spec.resources.is_empty() || !self.spec.templates.is_empty() {
             capabilities["resources"] = json!({});
         }
         capabilities
+    }
+
+    fn has_list(&self, method: &str) -> bool {
+        methods::is_list(method)
+            && (method != methods::TEMPLATES_LIST || !self.spec.templates.is_empty())
     }
 
     fn list(&self, method: &str, params: &Params) -> Result<Value, Refusal> {
@@ -241,6 +244,11 @@ impl<'a> Dispatch<'a> {
             methods::PROMPTS_LIST => self.page("prompts", &self.spec.prompts, params, |prompt| {
                 json!({"name": prompt.name, "description": prompt.description})
             }),
+            methods::TEMPLATES_LIST => {
+                self.page("resourceTemplates", &self.spec.templates, params, |template| {
+                    json!({"uriTemplate": template.uri_template, "name": template.name})
+                })
+            }
             _ => self.page("resources", &self.spec.resources, params, |resource| {
                 json!({"uri": resource.uri, "name": resource.name, "mimeType": "text/plain"})
             }),

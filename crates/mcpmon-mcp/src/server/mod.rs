@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 pub use behaviour::{Asked, Behaviour, Conduct, Fault};
 pub use http::{Answers, HttpOptions, HttpServer};
-pub use spec::{Eras, Prompt, Resource, ServerSpec, Tool, ToolOutput};
+pub use spec::{Eras, Prompt, Resource, ResourceTemplate, ServerSpec, Tool, ToolOutput};
 
 use dispatch::{Action, Dispatch, Stage, Via};
 use sessions::Sessions;

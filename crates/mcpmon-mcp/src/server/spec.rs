@@ -160,6 +160,15 @@ pub struct Resource {
     pub text: String,
 }
 
+/// A pattern of URIs, as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceTemplate {
+    /// The pattern (RFC 6570).
+    pub uri_template: String,
+    /// What it is called.
+    pub name: String,
+}
+
 /// What a server offers.
 #[derive(Debug, Clone)]
 pub struct ServerSpec {
@@ -171,6 +180,7 @@ pub struct ServerSpec {
     pub(super) tools: Vec<Tool>,
     pub(super) prompts: Vec<Prompt>,
     pub(super) resources: Vec<Resource>,
+    pub(super) templates: Vec<ResourceTemplate>,
     pub(super) page_size: usize,
     pub(super) ttl: Duration,
     pub(super) sessions: bool,
@@ -190,6 +200,7 @@ impl ServerSpec {
             tools: Vec::new(),
             prompts: Vec::new(),
             resources: Vec::new(),
+            templates: Vec::new(),
             page_size: usize::MAX,
             ttl: Duration::ZERO,
             sessions: true,
@@ -237,6 +248,14 @@ impl ServerSpec {
     #[must_use]
     pub fn resource(mut self, resource: Resource) -> Self {
         self.resources.push(resource);
+        self
+    }
+
+    /// One resource template more. A server without any does not know the request for them, as many
+    /// do not.
+    #[must_use]
+    pub fn resource_template(mut self, template: ResourceTemplate) -> Self {
+        self.templates.push(template);
         self
     }
 

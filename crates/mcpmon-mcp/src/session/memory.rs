@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use mcpmon_core::status::Era;
+
+use crate::lists::TemplateSupport;
 use tokio::time::Instant;
 
 /// How often the deprecated transport is looked for where nothing takes a POST: looking is a GET,
@@ -21,6 +23,8 @@ pub struct Memory {
     pub events: Option<bool>,
     /// When HTTP+SSE was last looked for and not found.
     looked: Option<Instant>,
+    /// What requests for its resource templates led to ([`super::Session::template_support`]).
+    pub templates: TemplateSupport,
 }
 
 impl Memory {
@@ -45,7 +49,8 @@ impl Memory {
     }
 
     pub(super) fn found(&mut self, era: Era, events: bool) {
-        *self = Self { era: Some(era), events: Some(events), looked: None };
+        let found = Self { era: Some(era), events: Some(events), ..Self::default() };
+        *self = Self { templates: self.templates, ..found };
     }
 }
 

@@ -11,13 +11,15 @@ use tokio::time::{Instant, timeout_at};
 
 use super::events::{self, NoConversation};
 use super::wire::{Turn, Wire, WireKind};
-use super::{Agreed, Endings, Memory, Session, SessionOptions, WANTS_INPUT, identity};
+use super::{
+    Agreed, Endings, Memory, Session, SessionOptions, WANTS_INPUT, identity, instructions,
+};
 use crate::child::{self, GRACE, Launch};
 use crate::error::CallError;
 use crate::http::{HttpChannel, HttpClient};
 use crate::inbox::Payload;
-use crate::lists::Known;
 use crate::lists::suspicious::Suspicions;
+use crate::lists::{Known, TemplateSupport};
 use crate::opening::{Ask, Next, Seen, Situation, furthest, next};
 use crate::pipe::Pipe;
 use crate::protocol::{self, Greeting, Params, methods};
@@ -213,6 +215,7 @@ impl Session {
             no_ping: false,
             discovered: None,
             known_lists: Known::default(),
+            templates: TemplateSupport::default(),
             told_of_exit: false.into(),
             lost: false,
         }
@@ -448,6 +451,19 @@ fn agreed(era: Era, version: String, greeting: Greeting, options: &SessionOption
                 .with("missing", greeting.missing.clone()),
         );
     }
+    Agreed {
+        era,
+        version,
+        capabilities: greeting.capabilities,
+        suspicion: suspicion(&greeting),
+        instructions: greeting.instructions.map(|text| instructions(&text, &options.redactor)),
+        server: greeting.server.map(|server| identity(&server, &options.redactor)),
+        findings,
+    }
+}
+
+/// What is suspicious in a greeting.
+pub(super) fn suspicion(greeting: &Greeting) -> Option<Finding> {
     let mut suspicions = Suspicions::default();
     if let Some(server) = &greeting.server {
         suspicions.look_at("the server's name", &server.name);
@@ -455,12 +471,5 @@ fn agreed(era: Era, version: String, greeting: Greeting, options: &SessionOption
     if let Some(text) = &greeting.instructions {
         suspicions.look_at("the server's instructions", text);
     }
-    findings.extend(suspicions.into_finding());
-    Agreed {
-        era,
-        version,
-        capabilities: greeting.capabilities,
-        server: greeting.server.map(|server| identity(&server, &options.redactor)),
-        findings,
-    }
+    suspicions.into_finding()
 }

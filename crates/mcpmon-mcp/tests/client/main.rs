@@ -10,6 +10,7 @@ mod matrix;
 mod process;
 mod reach;
 mod streams;
+mod templates;
 mod tls;
 
 use std::sync::Arc;

@@ -82,7 +82,7 @@ fn server(revision: &'static str, form: Form) -> (Server, Versions) {
     (Server::new(offered).behaving(noting), versions)
 }
 
-async fn over_streams(server: &Server, revision: &str) -> Session {
+pub(super) async fn over_streams(server: &Server, revision: &str) -> Session {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let server = server.clone();
     tokio::spawn(async move {

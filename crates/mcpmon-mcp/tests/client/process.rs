@@ -29,7 +29,7 @@ done
 eval "$AFTER"
 "#;
 
-fn sh(script: &str) -> StdioSpec {
+pub(super) fn sh(script: &str) -> StdioSpec {
     StdioSpec {
         command: "sh".to_owned(),
         args: vec!["-c".to_owned(), script.to_owned()],
@@ -42,13 +42,13 @@ fn server(hooks: &[(&str, &str)]) -> StdioSpec {
     StdioSpec { env, ..sh(SERVER) }
 }
 
-struct Opened {
-    session: Result<Session, CallError>,
+pub(super) struct Opened {
+    pub(super) session: Result<Session, CallError>,
     phases: Phases,
     endings: Endings,
 }
 
-async fn open(spec: &StdioSpec) -> Opened {
+pub(super) async fn open(spec: &StdioSpec) -> Opened {
     open_with(spec, options(), None).await
 }
 
