@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser as _;
+use mcpmon_core::observation::{ListedItem, Lists};
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
     Batch, HostRecord, IncidentLog as _, ListRecord, SampleStore as _, ServiceFacts, Transition,
@@ -12,6 +13,7 @@ use mcpmon_core::store::{
 use mcpmon_core::{AlertPhase, AlertState, FailureCode, Status, Timestamp};
 use mcpmon_store::{OpenOptions, SqliteStore};
 use mcpmon_testkit::samples;
+use serde_json::json;
 
 use crate::app::{App, Cli, finish};
 use crate::exit::Exit;
@@ -62,7 +64,15 @@ async fn fill(path: &Path) {
         lists: vec![ListRecord {
             service: "good".into(),
             at: at(1),
-            lists: samples::lists(&["read", "write"]),
+            lists: Lists {
+                resource_templates: vec![ListedItem {
+                    name: "file:///{path}".to_owned(),
+                    definition: (&json!({"uriTemplate": "file:///{path}", "name": "file"})).into(),
+                    digest: None,
+                }],
+                instructions: Some("Call `read` before `write`.".to_owned()),
+                ..samples::lists(&["read", "write"])
+            },
         }],
         host: vec![HostRecord { at: at(2), metrics: samples::system_metrics() }],
     };

@@ -32,11 +32,16 @@ struct ServiceTools {
     service: ServiceName,
     /// When the lists were first seen as they are; `None` if they were never read.
     listed_at: Option<Timestamp>,
-    /// Changes whenever a tool, prompt or resource does.
+    /// Changes whenever one of the lists or the instructions do.
     hash: Option<String>,
     tools: Vec<ListedItem>,
     prompts_count: usize,
     resources_count: usize,
+    prompts: Vec<ListedItem>,
+    resources: Vec<ListedItem>,
+    resource_templates: Vec<ListedItem>,
+    /// The server's instructions for a model.
+    instructions: Option<String>,
 }
 
 impl ServiceTools {
@@ -49,6 +54,10 @@ impl ServiceTools {
                 tools: Vec::new(),
                 prompts_count: 0,
                 resources_count: 0,
+                prompts: Vec::new(),
+                resources: Vec::new(),
+                resource_templates: Vec::new(),
+                instructions: None,
             };
         };
         Self {
@@ -58,6 +67,10 @@ impl ServiceTools {
             tools: lists.tools,
             prompts_count: lists.prompts.len(),
             resources_count: lists.resources.len(),
+            prompts: lists.prompts,
+            resources: lists.resources,
+            resource_templates: lists.resource_templates,
+            instructions: lists.instructions,
         }
     }
 }
