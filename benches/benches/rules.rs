@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput};
 use mcpmon_alert::{AlertManager, ConditionRule, RuleSet, ServiceView};
-use mcpmon_core::rule::{RuleContext, Scope, Spread, Subject, Usual};
+use mcpmon_core::rule::{RuleContext, RuleInput, Scope, Spread, Usual};
 use mcpmon_core::service::ServiceLimits;
 use mcpmon_core::settings::{RuleSettings, Settings};
 use mcpmon_core::window::DEFAULT_WINDOW;
@@ -43,7 +43,7 @@ fn condition(criterion: &mut Criterion) {
         status: Status::Degraded,
         ..ServiceMetrics::unknown("files".into())
     };
-    let context = RuleContext::new(Subject::Service(&metrics), NOW);
+    let context = RuleContext::new(RuleInput::Service(&metrics), NOW);
     group.bench_function("mcpmon", |bencher| {
         bencher.iter(|| {
             for _ in 0..EVALUATIONS {

@@ -468,7 +468,7 @@ mod tests {
 
     use super::*;
     use mcpmon_core::metrics::ServiceMetrics;
-    use mcpmon_core::rule::{RuleContext, Subject};
+    use mcpmon_core::rule::{RuleContext, RuleInput};
     use mcpmon_core::time::Timestamp;
     use proptest::prelude::*;
 
@@ -480,7 +480,7 @@ mod tests {
         let labels = BTreeMap::from([("team".to_owned(), "web".to_owned())]);
         let context = RuleContext {
             labels: &labels,
-            ..RuleContext::new(Subject::Service(&metrics), Timestamp::from_millis(1_000))
+            ..RuleContext::new(RuleInput::Service(&metrics), Timestamp::from_millis(1_000))
         };
         let variables = Variables { context: &context, window: Duration::from_secs(300) };
         let condition = Condition::compile(source, Scope::Service)

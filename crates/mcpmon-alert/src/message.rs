@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use mcpmon_core::rule::{RuleContext, Scope, Subject};
+use mcpmon_core::rule::{RuleContext, RuleInput, Scope};
 use mcpmon_core::text::{MAX_TEXT, truncate};
 use mcpmon_core::{duration, metrics::ServiceMetrics};
 use minijinja::{Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value};
@@ -101,9 +101,11 @@ impl Message {
 
 /// What is said by a rule that says nothing of its own: whom it is about, and the rule.
 pub(crate) fn default_message(rule: &str, context: &RuleContext<'_>) -> String {
-    let text = match context.subject {
-        Subject::Service(ServiceMetrics { service_name, .. }) => format!("{service_name}: {rule}"),
-        Subject::Tool(tool) => format!("{}/{}: {rule}", tool.service_name, tool.tool_name),
+    let text = match context.input {
+        RuleInput::Service(ServiceMetrics { service_name, .. }) => {
+            format!("{service_name}: {rule}")
+        }
+        RuleInput::Tool(tool) => format!("{}/{}: {rule}", tool.service_name, tool.tool_name),
         _ => rule.to_owned(),
     };
     truncate(&text, MAX_TEXT)
@@ -363,7 +365,7 @@ mod tests {
         metrics.memory_bytes = Some(1_234_567);
         metrics.uptime = 5_400.0;
         metrics.last_check_time = Some(Timestamp::from_millis(0));
-        let context = RuleContext::new(Subject::Service(&metrics), Timestamp::from_millis(0));
+        let context = RuleContext::new(RuleInput::Service(&metrics), Timestamp::from_millis(0));
         let variables = Variables { context: &context, window: Duration::from_secs(300) };
         let message = Message::compile(source, Scope::Service)
             .unwrap_or_else(|error| panic!("{source}: {error}"));
@@ -392,7 +394,7 @@ mod tests {
     fn text_of_a_server_is_never_a_template() {
         let mut metrics = ServiceMetrics::unknown("{{ 1 + 1 }}<b>".into());
         metrics.last_error = Some("{% raw %}".to_owned());
-        let context = RuleContext::new(Subject::Service(&metrics), Timestamp::default());
+        let context = RuleContext::new(RuleInput::Service(&metrics), Timestamp::default());
         let variables = Variables { context: &context, window: Duration::ZERO };
         let message = Message::compile("{{ service_name }} {{ last_error }}", Scope::Service);
         assert_eq!(message.unwrap().render(&variables).unwrap(), "{{ 1 + 1 }}<b> {% raw %}");
@@ -402,7 +404,7 @@ mod tests {
     fn a_message_is_capped() {
         let mut metrics = ServiceMetrics::unknown("s".into());
         metrics.last_error = Some("x".repeat(10_000));
-        let context = RuleContext::new(Subject::Service(&metrics), Timestamp::default());
+        let context = RuleContext::new(RuleInput::Service(&metrics), Timestamp::default());
         let variables = Variables { context: &context, window: Duration::ZERO };
         let message = Message::compile("{{ last_error }}", Scope::Service).unwrap();
         let text = message.render(&variables).unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mcpmon_core::failure::Finding;
 use mcpmon_core::metrics::{ServiceMetrics, SystemMetrics, ToolMetrics};
-use mcpmon_core::rule::{MonitorFact, RuleContext, Scope, Spread, Subject, Usual};
+use mcpmon_core::rule::{MonitorFact, RuleContext, RuleInput, Scope, Spread, Usual};
 use mcpmon_core::time::Timestamp;
 
 /// The value of a name.
@@ -144,11 +144,11 @@ pub(crate) struct Variables<'a> {
 impl<'a> Variables<'a> {
     /// The value of `name`; `None` if it has none now, or no rule of this scope has such a name.
     pub(crate) fn get(&self, name: &str) -> Option<Variable<'a>> {
-        match self.context.subject {
-            Subject::Service(metrics) => of_service(metrics, name),
-            Subject::Tool(metrics) => of_tool(metrics, name),
-            Subject::Host(metrics) => of_host(metrics, name),
-            Subject::Monitor(fact) => of_monitor(fact, name),
+        match self.context.input {
+            RuleInput::Service(metrics) => of_service(metrics, name),
+            RuleInput::Tool(metrics) => of_tool(metrics, name),
+            RuleInput::Host(metrics) => of_host(metrics, name),
+            RuleInput::Monitor(fact) => of_monitor(fact, name),
             _ => None,
         }
         .or_else(|| self.of_rule(name))
@@ -161,10 +161,10 @@ impl<'a> Variables<'a> {
 
     /// Whether a rule of this scope may use `name`, with or without a value now.
     pub(crate) fn knows(&self, name: &str) -> bool {
-        let scope = match self.context.subject {
-            Subject::Service(_) => Scope::Service,
-            Subject::Tool(_) => Scope::Tool,
-            Subject::Monitor(_) => Scope::Monitor,
+        let scope = match self.context.input {
+            RuleInput::Service(_) => Scope::Service,
+            RuleInput::Tool(_) => Scope::Tool,
+            RuleInput::Monitor(_) => Scope::Monitor,
             _ => Scope::Host,
         };
         names(scope).contains(&name)
@@ -176,7 +176,7 @@ impl<'a> Variables<'a> {
             "firing" => Some(Variable::Bool(self.context.firing)),
             "now" => Some(Variable::Time(self.context.now)),
             "window" => Some(Variable::Number(self.window.as_secs_f64())),
-            _ if matches!(self.context.subject, Subject::Host(_) | Subject::Monitor(_)) => None,
+            _ if matches!(self.context.input, RuleInput::Host(_) | RuleInput::Monitor(_)) => None,
             "labels" => Some(Variable::Labels(self.context.labels)),
             // Empty rather than without value: a condition on the code of a service that has no
             // failure is decided, not unknown.
@@ -191,7 +191,7 @@ impl<'a> Variables<'a> {
             "usual_error_rate" => number(self.usual_error_rate().map(|usual| usual.median)),
             "response_time_z" => {
                 let usual = self.usual_response_time()?;
-                let Subject::Service(m) = self.context.subject else { return None };
+                let RuleInput::Service(m) = self.context.input else { return None };
                 let timed = m.total_checks.saturating_sub(m.failed_checks);
                 // A tenth of what is usual, or 5 ms, is no change anybody would feel.
                 let floor = (usual.median / 10.0).max(0.005);
@@ -199,7 +199,7 @@ impl<'a> Variables<'a> {
             }
             "error_rate_z" => {
                 let usual = self.usual_error_rate()?;
-                let Subject::Service(m) = self.context.subject else { return None };
+                let RuleInput::Service(m) = self.context.input else { return None };
                 number(Some(usual.z_of_share(m.error_rate, m.error_rate_samples, 0.02)))
             }
             "check_interval" => {
@@ -381,17 +381,17 @@ impl Sample {
     }
 
     pub(crate) fn context(&self, scope: Scope) -> RuleContext<'_> {
-        let subject = match scope {
-            Scope::Tool => Subject::Tool(&self.tool),
-            Scope::Host => Subject::Host(&self.host),
-            Scope::Monitor => Subject::Monitor(&self.fact),
-            _ => Subject::Service(&self.service),
+        let input = match scope {
+            Scope::Tool => RuleInput::Tool(&self.tool),
+            Scope::Host => RuleInput::Host(&self.host),
+            Scope::Monitor => RuleInput::Monitor(&self.fact),
+            _ => RuleInput::Service(&self.service),
         };
         RuleContext {
             limits: Some(&self.limits),
             usual: Some(&self.usual),
             status_seconds: Some(1.0),
-            ..RuleContext::new(subject, Timestamp::from_millis(1))
+            ..RuleContext::new(input, Timestamp::from_millis(1))
         }
     }
 }

@@ -62,10 +62,10 @@ pub enum Verdict {
     NoData,
 }
 
-/// The numbers a rule looks at, by scope.
+/// The numbers a rule is evaluated on, by scope.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
-pub enum Subject<'a> {
+pub enum RuleInput<'a> {
     /// One service over the rule's window.
     Service(&'a ServiceMetrics),
     /// One tool over the rule's window.
@@ -173,7 +173,7 @@ fn median_or_zero(values: &mut [f64]) -> f64 {
 #[derive(Debug, Clone, Copy)]
 pub struct RuleContext<'a> {
     /// The numbers.
-    pub subject: Subject<'a>,
+    pub input: RuleInput<'a>,
     /// The service's labels; empty for the host.
     pub labels: &'a BTreeMap<String, String>,
     /// The service's times and limits; `None` where the caller has only numbers.
@@ -199,10 +199,10 @@ pub struct RuleContext<'a> {
 
 impl<'a> RuleContext<'a> {
     /// A context of numbers alone.
-    pub fn new(subject: Subject<'a>, now: Timestamp) -> Self {
+    pub fn new(input: RuleInput<'a>, now: Timestamp) -> Self {
         static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
         Self {
-            subject,
+            input,
             labels: &NO_LABELS,
             limits: None,
             failure_code: None,

@@ -305,7 +305,7 @@ mod tests {
 
     use mcpmon_core::failure::{Finding, FindingCode};
     use mcpmon_core::metrics::ServiceMetrics;
-    use mcpmon_core::rule::{RuleContext, Subject};
+    use mcpmon_core::rule::{RuleContext, RuleInput};
     use mcpmon_core::settings::Settings;
     use mcpmon_core::time::Timestamp;
     use mcpmon_core::{Level, Rule as _};
@@ -402,7 +402,7 @@ mod tests {
                 labels: &labels,
                 findings: if found { &findings } else { &[] },
                 firing,
-                ..RuleContext::new(Subject::Service(&metrics), Timestamp::from_millis(1_000))
+                ..RuleContext::new(RuleInput::Service(&metrics), Timestamp::from_millis(1_000))
             };
             let variables = Variables { context: &context, window: Duration::from_secs(300) };
             if let Some(verdict) = condition.plain(&variables) {
@@ -425,7 +425,7 @@ mod tests {
     #[test]
     fn an_ordinary_condition_is_decided_and_a_function_is_not() {
         let metrics = samples::service_metrics("files");
-        let context = RuleContext::new(Subject::Service(&metrics), Timestamp::default());
+        let context = RuleContext::new(RuleInput::Service(&metrics), Timestamp::default());
         let variables = Variables { context: &context, window: Duration::from_secs(300) };
         let plain = |source| Condition::compile(source, Scope::Service).unwrap().plain(&variables);
         assert_eq!(plain("error_rate > 0.1 && status != 'running'"), Some(Verdict::Ok));

@@ -10,7 +10,7 @@ use mcpmon_core::alert::{
 use mcpmon_core::failure::{Failure, Finding};
 use mcpmon_core::metrics::{ServiceMetrics, SystemMetrics, ToolMetrics};
 use mcpmon_core::monitor::MonitorEvent;
-use mcpmon_core::rule::{MonitorFact, RuleContext, RuleError, Scope, Subject, Usual, Verdict};
+use mcpmon_core::rule::{MonitorFact, RuleContext, RuleError, RuleInput, Scope, Usual, Verdict};
 use mcpmon_core::service::{ServiceLimits, ServiceName};
 use mcpmon_core::status::Level;
 use mcpmon_core::store::{AlertRecord, NewDelivery, Transition};
@@ -93,7 +93,7 @@ impl AlertManager {
         now: Timestamp,
     ) -> Evaluated {
         let about = About::Service(service);
-        self.evaluate(about, view, metrics, |m| Subject::Service(m.borrow()), now)
+        self.evaluate(about, view, metrics, |m| RuleInput::Service(m.borrow()), now)
     }
 
     /// Judges one tool of a service.
@@ -106,13 +106,13 @@ impl AlertManager {
         now: Timestamp,
     ) -> Evaluated {
         let about = About::Tool(service, tool);
-        self.evaluate(about, view, metrics, |m| Subject::Tool(m.borrow()), now)
+        self.evaluate(about, view, metrics, |m| RuleInput::Tool(m.borrow()), now)
     }
 
     /// Judges the machine.
     pub fn evaluate_host(&mut self, metrics: &SystemMetrics, now: Timestamp) -> Evaluated {
         let view = ServiceView::default();
-        self.evaluate(About::Host, view, |_| metrics, |m| Subject::Host(m), now)
+        self.evaluate(About::Host, view, |_| metrics, |m| RuleInput::Host(m), now)
     }
 
     /// Judges something the monitor knows of itself, or of what its services depend on, by the
@@ -124,7 +124,14 @@ impl AlertManager {
             false => About::Monitor(Some(&subject)),
         };
         let view = ServiceView::default();
-        self.evaluate_some(about, view, |_| fact, |f| Subject::Monitor(f), |name| name == rule, now)
+        self.evaluate_some(
+            about,
+            view,
+            |_| fact,
+            |f| RuleInput::Monitor(f),
+            |name| name == rule,
+            now,
+        )
     }
 
     fn evaluate<M>(
@@ -132,10 +139,10 @@ impl AlertManager {
         about: About<'_>,
         view: ServiceView<'_>,
         metrics: impl FnMut(Duration) -> M,
-        subject: impl for<'m> Fn(&'m M) -> Subject<'m>,
+        input: impl for<'m> Fn(&'m M) -> RuleInput<'m>,
         now: Timestamp,
     ) -> Evaluated {
-        self.evaluate_some(about, view, metrics, subject, |_| true, now)
+        self.evaluate_some(about, view, metrics, input, |_| true, now)
     }
 
     fn evaluate_some<M>(
@@ -143,7 +150,7 @@ impl AlertManager {
         about: About<'_>,
         view: ServiceView<'_>,
         mut metrics: impl FnMut(Duration) -> M,
-        subject: impl for<'m> Fn(&'m M) -> Subject<'m>,
+        input: impl for<'m> Fn(&'m M) -> RuleInput<'m>,
         is_meant: impl Fn(&str) -> bool,
         now: Timestamp,
     ) -> Evaluated {
@@ -179,7 +186,7 @@ impl AlertManager {
                 usual: view.usual,
                 repair_given_up: view.repair_given_up,
                 firing,
-                ..RuleContext::new(subject(&windows[slot].1), now)
+                ..RuleContext::new(input(&windows[slot].1), now)
             };
             // What changes too often is told by one alert that says so; whether it is down cannot
             // be told meanwhile. One that nobody was told of hides nothing.
@@ -413,7 +420,7 @@ impl Round<'_> {
             message: self.message(entry),
             timestamp: self.context.now,
             resolved_at: None,
-            metrics: snapshot(self.context.subject),
+            metrics: snapshot(self.context.input),
             failure: self.failure.cloned(),
             labels: self.context.labels.clone(),
             acknowledgements: Vec::new(),
@@ -427,7 +434,7 @@ impl Round<'_> {
         if let Some(alert) = &mut state.alert {
             alert.level = level;
             alert.message = message;
-            alert.metrics = snapshot(self.context.subject);
+            alert.metrics = snapshot(self.context.input);
             note_end(self.history, alert);
         }
     }
@@ -506,12 +513,12 @@ impl Round<'_> {
 }
 
 /// The numbers as the alert carries them. A snapshot is plain data, so this cannot fail.
-fn snapshot(subject: Subject<'_>) -> serde_json::Value {
-    match subject {
-        Subject::Service(metrics) => serde_json::to_value(metrics),
-        Subject::Tool(metrics) => serde_json::to_value(metrics),
-        Subject::Host(metrics) => serde_json::to_value(metrics),
-        Subject::Monitor(fact) => serde_json::to_value(fact),
+fn snapshot(input: RuleInput<'_>) -> serde_json::Value {
+    match input {
+        RuleInput::Service(metrics) => serde_json::to_value(metrics),
+        RuleInput::Tool(metrics) => serde_json::to_value(metrics),
+        RuleInput::Host(metrics) => serde_json::to_value(metrics),
+        RuleInput::Monitor(fact) => serde_json::to_value(fact),
         _ => Ok(serde_json::Value::Null),
     }
     .unwrap_or_default()

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use mcpmon_core::rule::{RuleContext, Scope, Subject, Verdict};
+use mcpmon_core::rule::{RuleContext, RuleInput, Scope, Verdict};
 use mcpmon_core::settings::{RuleSettings, Settings};
 use mcpmon_core::status::{Level, Status};
 
@@ -264,8 +264,8 @@ fn rule(name: &str, level: Level, when: &str, message: &str) -> BuiltIn {
 
 /// The status, where the rule looks at a service.
 fn status(context: &RuleContext<'_>) -> Option<Status> {
-    match context.subject {
-        Subject::Service(metrics) => Some(metrics.status),
+    match context.input {
+        RuleInput::Service(metrics) => Some(metrics.status),
         _ => None,
     }
 }
@@ -337,7 +337,7 @@ mod tests {
                         repair_given_up: flag,
                         usual: is_usual.then_some(&usual),
                         status_seconds: Some(1e6),
-                        ..RuleContext::new(Subject::Service(&metrics), now)
+                        ..RuleContext::new(RuleInput::Service(&metrics), now)
                     };
                     if let Some(verdict) = guard(&context) {
                         decided += 1;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcpmon_core::metrics::ServiceMetrics;
-use mcpmon_core::rule::{Rule, RuleContext, RuleError, RulePolicy, Scope, Subject, Verdict};
+use mcpmon_core::rule::{Rule, RuleContext, RuleError, RuleInput, RulePolicy, Scope, Verdict};
 use mcpmon_core::status::Level;
 
 use crate::condition::ExpressionError;
@@ -170,7 +170,7 @@ impl Rule for AlertRule {
     }
 
     fn evaluate(&self, context: &RuleContext<'_>) -> Result<Verdict, RuleError> {
-        let Subject::Service(metrics) = context.subject else {
+        let RuleInput::Service(metrics) = context.input else {
             return Ok(Verdict::NoData);
         };
         Ok(match self.guarded(|| (self.test)(metrics))? {
@@ -180,12 +180,12 @@ impl Rule for AlertRule {
     }
 
     fn message(&self, context: &RuleContext<'_>) -> Result<Cow<'_, str>, RuleError> {
-        match (&self.saying, context.subject) {
+        match (&self.saying, context.input) {
             (Saying::Template(template), _) => template
                 .render(&Variables { context, window: self.policy.window })
                 .map(Cow::Owned)
                 .map_err(|message| self.error(message)),
-            (Saying::Closure(words), Subject::Service(metrics)) => {
+            (Saying::Closure(words), RuleInput::Service(metrics)) => {
                 self.guarded(|| words(metrics)).map(Cow::Owned)
             }
             _ => Ok(Cow::Owned(default_message(&self.name, context))),

@@ -279,7 +279,7 @@ mod tests {
     use std::time::Duration;
 
     use mcpmon_core::metrics::{ServiceMetrics, SystemMetrics};
-    use mcpmon_core::rule::{RuleContext, Subject, Verdict};
+    use mcpmon_core::rule::{RuleContext, RuleInput, Verdict};
     use mcpmon_core::service::ServiceLimits;
     use mcpmon_core::status::{Level, Status};
     use mcpmon_core::time::Timestamp;
@@ -308,7 +308,7 @@ mod tests {
         let context = RuleContext {
             limits: Some(&limits),
             firing,
-            ..RuleContext::new(Subject::Service(&metrics), Timestamp::default())
+            ..RuleContext::new(RuleInput::Service(&metrics), Timestamp::default())
         };
         let rule = rule(&set, name);
         let message = rule.message(&context).unwrap();
@@ -392,7 +392,7 @@ mod tests {
         };
         let context = RuleContext {
             firing,
-            ..RuleContext::new(Subject::Host(&metrics), Timestamp::default())
+            ..RuleContext::new(RuleInput::Host(&metrics), Timestamp::default())
         };
         let rule = rule(set, name);
         rule.message(&context).unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mcpmon_core::alert::NotificationKind;
 use mcpmon_core::monitor::{EventStream, MonitorCommand, MonitorEvent, MonitorHandle};
-use mcpmon_core::rule::{RuleContext, RuleError, RulePolicy, Subject, Verdict};
+use mcpmon_core::rule::{RuleContext, RuleError, RuleInput, RulePolicy, Verdict};
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::store::{AlertQuery, IncidentLog, RecordQuery, SampleStore, Store};
 use mcpmon_core::{
@@ -544,7 +544,7 @@ impl Rule for LongWindow {
     }
 
     fn evaluate(&self, context: &RuleContext<'_>) -> Result<Verdict, RuleError> {
-        if let Subject::Service(metrics) = context.subject {
+        if let RuleInput::Service(metrics) = context.input {
             self.0.fetch_max(metrics.total_checks, Ordering::SeqCst);
         }
         Ok(Verdict::Ok)
