@@ -13,9 +13,11 @@ use mcpmon_core::time::Timestamp;
 /// The id of the alert of `key` that fired at `now`. Two alerts of one key cannot fire in the same
 /// millisecond: one would have to end in between.
 pub(crate) fn alert_id(key: &AlertKey, now: Timestamp) -> String {
-    let service = key.service.as_ref().map_or("", |service| service.as_str());
-    let tool = key.tool.as_deref().unwrap_or_default();
-    let hash = fnv1a([key.rule.as_str(), service, tool]);
+    let subject = &key.subject;
+    // The kind is a part: a handler may have the name of a service.
+    let service = subject.tool().and(subject.service()).map_or("", |service| service.as_str());
+    let name = subject.name().unwrap_or_default();
+    let hash = fnv1a([key.rule.as_str(), subject.kind().as_str(), service, name]);
     let millis = now.as_millis().max(0);
     let mut id = String::with_capacity(28);
     let _ = write!(id, "{millis:011x}-{hash:016x}");
@@ -46,33 +48,37 @@ pub(crate) fn fnv1a<'a>(parts: impl IntoIterator<Item = &'a str>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeSet;
 
-    fn key(rule: &str, service: &str, tool: Option<&str>) -> AlertKey {
-        AlertKey {
-            rule: rule.to_owned(),
-            service: Some(service.into()),
-            tool: tool.map(str::to_owned),
-        }
-    }
+    use mcpmon_core::subject::Subject;
+
+    use super::*;
 
     #[test]
     fn ids_are_stable_sorted_by_time_and_different_for_every_subject() {
         let at = |second: i64| Timestamp::from_millis(1_795_356_571_000 + second * 1_000);
-        let id = alert_id(&key("slow", "files", None), at(0));
-        assert_eq!(id, alert_id(&key("slow", "files", None), at(0)));
-        assert!(id < alert_id(&key("slow", "files", None), at(1)));
-        let others = [
-            key("slow", "file", Some("s")),
-            key("slowf", "iles", None),
-            key("slow", "files", Some("")),
-            key("slow", "github", None),
+        let of_service =
+            |rule: &str, name: &str| AlertKey::new(rule, Subject::Service(name.into()));
+        let id = alert_id(&of_service("slow", "files"), at(0));
+        assert_eq!(id, alert_id(&of_service("slow", "files"), at(0)));
+        assert!(id < alert_id(&of_service("slow", "files"), at(1)));
+        let keys = [
+            of_service("slow", "files"),
+            of_service("slowf", "iles"),
+            of_service("slow", "github"),
+            of_service("slow", ""),
+            AlertKey::new("slow", Subject::tool_of("file", "s")),
+            AlertKey::new("slow", Subject::tool_of("files", "")),
+            AlertKey::new("slow", Subject::tool_of("files", "files")),
+            AlertKey::new("slow", Subject::tool_of("", "files")),
+            AlertKey::new("slow", Subject::Dependency("files".to_owned())),
+            AlertKey::new("slow", Subject::Handler("files".to_owned())),
+            AlertKey::new("slow", Subject::Host),
+            AlertKey::new("slow", Subject::Monitor),
         ];
-        for other in &others[..2] {
-            assert_ne!(id, alert_id(other, at(0)));
-        }
-        assert_ne!(id, alert_id(&others[3], at(0)));
-        let hostile = alert_id(&key("r", "s", Some("\r\nBcc: x")), at(0));
+        let ids: BTreeSet<String> = keys.iter().map(|key| alert_id(key, at(0))).collect();
+        assert_eq!(ids.len(), keys.len(), "{ids:?}");
+        let hostile = alert_id(&AlertKey::new("r", Subject::tool_of("s", "\r\nBcc: x")), at(0));
         assert!(hostile.chars().all(|c| c.is_ascii_hexdigit() || c == '-'));
     }
 }

@@ -244,11 +244,11 @@ pub(crate) fn is_spent(state: &AlertState, timing: &Timing, now: Timestamp) -> b
 mod tests {
     use super::*;
     use mcpmon_core::alert::{Alert, AlertKey};
-    use mcpmon_core::rule::Scope;
+    use mcpmon_core::subject::Subject;
     use proptest::prelude::*;
 
     fn key() -> AlertKey {
-        AlertKey { rule: "rule".to_owned(), service: Some("service".into()), tool: None }
+        AlertKey::new("rule", Subject::Service("service".into()))
     }
 
     fn alert(level: Level, now: Timestamp) -> Alert {
@@ -256,9 +256,7 @@ mod tests {
             schema: mcpmon_core::alert::ALERT_SCHEMA.to_owned(),
             id: "1".to_owned(),
             rule_name: "rule".to_owned(),
-            scope: Scope::Service,
-            service_name: Some("service".into()),
-            tool_name: None,
+            subject: Subject::Service("service".into()),
             level,
             message: String::new(),
             timestamp: now,

@@ -106,6 +106,9 @@ pub(crate) fn default_message(rule: &str, context: &RuleContext<'_>) -> String {
             format!("{service_name}: {rule}")
         }
         RuleInput::Tool(tool) => format!("{}/{}: {rule}", tool.service_name, tool.tool_name),
+        RuleInput::Monitor(fact) if fact.subject.name().is_some() => {
+            format!("{}: {rule}", fact.subject)
+        }
         _ => rule.to_owned(),
     };
     truncate(&text, MAX_TEXT)
@@ -355,6 +358,8 @@ fn explain(source: &str, error: &Error) -> ExpressionError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mcpmon_core::rule::MonitorFact;
+    use mcpmon_core::subject::Subject;
     use mcpmon_core::time::Timestamp;
     use proptest::prelude::*;
 
@@ -370,6 +375,19 @@ mod tests {
         let message = Message::compile(source, Scope::Service)
             .unwrap_or_else(|error| panic!("{source}: {error}"));
         assert_eq!(message.render(&variables).unwrap(), expected, "{source}");
+    }
+
+    #[test]
+    fn a_rule_without_words_names_what_it_is_about() {
+        for (subject, expected) in [
+            (Subject::Monitor, "r"),
+            (Subject::Dependency("tcp://db:1".to_owned()), "dependency tcp://db:1: r"),
+            (Subject::Handler("ops".to_owned()), "handler ops: r"),
+        ] {
+            let fact = MonitorFact::of(subject);
+            let context = RuleContext::new(RuleInput::Monitor(&fact), Timestamp::default());
+            assert_eq!(default_message("r", &context), expected);
+        }
     }
 
     #[test]

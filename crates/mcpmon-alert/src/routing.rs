@@ -1,11 +1,12 @@
 //! Who is told: routes by level, rule and label. Without any route, everybody is told everything.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use mcpmon_core::alert::Alert;
 use mcpmon_core::calendar::{CalendarError, Hours};
 use mcpmon_core::settings::{HandlerSettings, RouteSettings, Settings};
+use mcpmon_core::status::Level;
+use mcpmon_core::subject::SubjectKind;
 use mcpmon_core::time::Timestamp;
 
 use crate::names::{did_you_mean, listed};
@@ -93,7 +94,8 @@ impl Routing {
     ///
     /// # Errors
     ///
-    /// Every route that names a handler or a rule there is not, or no handler at all.
+    /// Every route that names a handler, a rule, a level or a kind of subject there is not, or no
+    /// handler at all.
     pub fn from_settings(
         settings: &Settings,
         rules: &RuleSet,
@@ -101,6 +103,8 @@ impl Routing {
         let handlers: Vec<String> =
             handlers_or_console(settings).into_iter().map(|handler| handler.name).collect();
         let known_rules = rules.known_names(settings);
+        let kinds = SubjectKind::ALL.map(|kind| kind.as_str().to_owned()).to_vec();
+        let levels = Level::ALL.map(|level| level.as_str().to_owned()).to_vec();
         let mut errors = Vec::new();
         for (index, route) in settings.routes.iter().enumerate() {
             let mut check = |key: &str, what: &str, named: &[String], known: &[String]| {
@@ -116,6 +120,18 @@ impl Routing {
             };
             check("handlers", "handler", &route.handlers, &handlers);
             check("rules", "rule", &route.rules, &known_rules);
+            for (name, what, known) in [
+                ("subject_kind", "kind of subject", &kinds),
+                ("level", "level", &levels),
+                ("handler", "handler", &handlers),
+                ("rule_name", "rule", &known_rules),
+            ] {
+                if let Some(value) = route.matchers.get(name).filter(|value| !known.contains(value))
+                {
+                    let (key, message) = (format!("match.{name}"), unknown(what, value, known));
+                    errors.push(RouteConfigError { index, key, message });
+                }
+            }
             if let Err(error) = Hours::read(route) {
                 let CalendarError { key, message } = error;
                 errors.push(RouteConfigError { index, key: key.to_owned(), message });
@@ -195,11 +211,11 @@ impl Routing {
 
     /// Every handler, but for the one the alert says does not get through.
     fn others<'r>(&'r self, alert: &'r Alert) -> impl Iterator<Item = &'r str> {
-        let mute = alert.service_name.as_ref().filter(|_| alert.rule_name == DELIVERY_FAILING);
+        let mute = alert.subject.handler().filter(|_| alert.rule_name == DELIVERY_FAILING);
         self.handlers
             .iter()
             .map(String::as_str)
-            .filter(move |handler| mute.is_none_or(|mute| mute.as_str() != *handler))
+            .filter(move |handler| mute.is_none_or(|mute| mute != *handler))
     }
 
     /// When the next escalation of an alert may be due.
@@ -211,12 +227,9 @@ impl Routing {
 }
 
 fn matches(route: &RouteSettings, alert: &Alert) -> bool {
-    let has_label = |(name, value): (&String, &String), labels: &BTreeMap<String, String>| {
-        labels.get(name) == Some(value)
-    };
     (route.levels.is_empty() || route.levels.contains(&alert.level))
         && (route.rules.is_empty() || route.rules.contains(&alert.rule_name))
-        && route.labels.iter().all(|label| has_label(label, &alert.labels))
+        && alert.as_matched().matches(&route.matchers)
 }
 
 fn unknown(what: &str, name: &str, known: &[String]) -> String {
@@ -232,7 +245,7 @@ fn unknown(what: &str, name: &str, known: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mcpmon_core::status::Level;
+    use mcpmon_core::Subject;
     use mcpmon_testkit::samples;
 
     fn read(json: serde_json::Value) -> Result<Routing, Vec<RouteConfigError>> {
@@ -274,12 +287,62 @@ mod tests {
     }
 
     #[test]
+    fn a_route_chooses_by_the_kind_of_subject_and_by_name() {
+        let kinds = |matchers: serde_json::Value| {
+            let route = serde_json::json!({ "match": matchers, "handlers": ["ops"] });
+            let routing = Routing::new(vec![serde_json::from_value(route).unwrap()], ["ops"]);
+            let chosen = samples::subjects().into_iter().filter(|subject| {
+                let alert = samples::alert_about("rule", subject.clone());
+                routing.receivers(&alert, mcpmon_testkit::START).next().is_some()
+            });
+            chosen.map(|subject| subject.kind().as_str()).collect::<Vec<_>>()
+        };
+        for (matchers, expected) in [
+            (serde_json::json!({ "service_name": "same" }), &["service", "tool"][..]),
+            (serde_json::json!({ "tool_name": "same" }), &["tool"]),
+            (serde_json::json!({ "dependency": "same" }), &["dependency"]),
+            (serde_json::json!({ "handler": "same" }), &["handler"]),
+            (serde_json::json!({ "subject_kind": "monitor" }), &["monitor"]),
+            (serde_json::json!({ "subject_kind": "tool", "service_name": "same" }), &["tool"]),
+            (serde_json::json!({ "subject_kind": "host", "service_name": "same" }), &[]),
+            (serde_json::json!({ "team": "platform" }), &["service", "tool"]),
+        ] {
+            assert_eq!(kinds(matchers.clone()), expected, "{matchers}");
+        }
+    }
+
+    #[test]
+    fn a_matcher_with_a_value_there_never_is_is_a_mistake() {
+        let errors = read(serde_json::json!({ "handlers": handlers(), "routes": [
+            { "handlers": ["ops"], "match": { "subject_kind": "dependancy" } },
+            { "handlers": ["ops"], "match": { "level": "eror" } },
+            { "handlers": ["ops"], "match": { "handler": "opps", "team": "opps" } },
+            { "handlers": ["ops"], "match": { "rule_name": "service_dwn" } },
+        ]}))
+        .unwrap_err();
+        let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "`routes[0].match.subject_kind`: there is no kind of subject `dependancy`; \
+                 did you mean `dependency`?",
+                "`routes[1].match.level`: there is no level `eror`; did you mean `error`?",
+                "`routes[2].match.handler`: there is no handler `opps`; did you mean `ops`?",
+                "`routes[3].match.rule_name`: there is no rule `service_dwn`; did you mean \
+                 `service_down`?",
+            ]
+        );
+    }
+
+    #[test]
     fn who_does_not_get_through_is_not_told_so() {
         let routing = Routing::to_all(["screen", "ops"]);
-        let alert = samples::alert(DELIVERY_FAILING, "ops");
+        let handler = Subject::Handler("ops".to_owned());
+        let alert = samples::alert_about(DELIVERY_FAILING, handler);
         let told: Vec<&str> = routing.receivers(&alert, mcpmon_testkit::START).collect();
         assert_eq!(told, ["screen"]);
-        let of_a_service = samples::alert("service_down", "ops");
+        // A service that has the name of a handler keeps nothing from the handler.
+        let of_a_service = samples::alert(DELIVERY_FAILING, "ops");
         assert_eq!(routing.receivers(&of_a_service, mcpmon_testkit::START).count(), 2);
     }
 

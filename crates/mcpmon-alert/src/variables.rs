@@ -10,6 +10,7 @@ use std::time::Duration;
 use mcpmon_core::failure::Finding;
 use mcpmon_core::metrics::{ServiceMetrics, SystemMetrics, ToolMetrics};
 use mcpmon_core::rule::{MonitorFact, RuleContext, RuleInput, Scope, Spread, Usual};
+use mcpmon_core::subject::Subject;
 use mcpmon_core::time::Timestamp;
 
 /// The value of a name.
@@ -121,7 +122,8 @@ const HOST: &[&str] = &[
 ];
 
 /// Of the built-in rules about the monitor itself; others cannot be written.
-const MONITOR: &[&str] = &["subject", "failing", "detail", "affected", "firing", "now", "window"];
+const MONITOR: &[&str] =
+    &["subject", "subject_kind", "failing", "detail", "affected", "firing", "now", "window"];
 
 /// Every name a rule of this scope may use.
 pub fn names(scope: Scope) -> &'static [&'static str] {
@@ -231,7 +233,9 @@ impl Variables<'_> {
 
 fn of_monitor<'a>(fact: &'a MonitorFact, name: &str) -> Option<Variable<'a>> {
     match name {
-        "subject" => Some(Variable::Text(&fact.subject)),
+        // Empty for the monitor itself, which has no name.
+        "subject" => Some(Variable::Text(fact.subject.name().unwrap_or_default())),
+        "subject_kind" => Some(Variable::Text(fact.subject.kind().as_str())),
         "failing" => fact.failing.map(Variable::Bool),
         "detail" => Some(Variable::Text(&fact.detail)),
         "affected" => Some(int(fact.affected)),
@@ -369,7 +373,7 @@ impl Sample {
         };
         let host = SystemMetrics { disk_percent: Some(1.0), ..SystemMetrics::default() };
         let fact = MonitorFact {
-            subject: "tcp://db:5432".to_owned(),
+            subject: Subject::Dependency("tcp://db:5432".to_owned()),
             failing: Some(true),
             detail: "refused".to_owned(),
             affected: 1,

@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::matchers::MatchedAlert;
 use crate::rule::Scope;
 use crate::service::ServiceName;
 use crate::status::Level;
+use crate::subject::Subject;
 use crate::time::Timestamp;
 
 /// The schema every alert names.
@@ -29,12 +31,10 @@ pub struct Alert {
     pub id: String,
     /// The rule.
     pub rule_name: String,
-    /// What the rule looks at.
-    pub scope: Scope,
-    /// The service, for scope `service` and `tool`.
-    pub service_name: Option<ServiceName>,
-    /// The tool, for scope `tool`.
-    pub tool_name: Option<String>,
+    /// What it is about. In JSON this is `subject`, and beside it `scope`, `service_name` and
+    /// `tool_name`, which follow from it; when an alert is read, only `subject` counts.
+    #[serde(flatten, with = "about")]
+    pub subject: Subject,
     /// How bad it is.
     pub level: Level,
     /// What happened, rendered. May hold text from the server: escape it where it goes.
@@ -63,6 +63,42 @@ fn alert_schema() -> String {
     ALERT_SCHEMA.to_owned()
 }
 
+/// The fields of an alert's JSON that say what the alert is about.
+mod about {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::rule::Scope;
+    use crate::subject::Subject;
+
+    #[derive(Serialize)]
+    struct Written<'a> {
+        scope: Scope,
+        service_name: Option<&'a str>,
+        tool_name: Option<&'a str>,
+        subject: &'a Subject,
+    }
+
+    #[derive(Deserialize)]
+    struct Read {
+        subject: Subject,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        subject: &Subject,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let service_name = subject.service().map(|service| service.as_str());
+        let (scope, tool_name) = (subject.scope(), subject.tool());
+        Written { scope, service_name, tool_name, subject }.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Subject, D::Error> {
+        Ok(Read::deserialize(deserializer)?.subject)
+    }
+}
+
 impl Alert {
     /// Acknowledgements an alert remembers.
     pub const MOST_ACKNOWLEDGEMENTS: usize = 20;
@@ -77,36 +113,77 @@ impl Alert {
 
     /// The rule and subject it is about.
     pub fn key(&self) -> AlertKey {
-        AlertKey {
-            rule: self.rule_name.clone(),
-            service: self.service_name.clone(),
-            tool: self.tool_name.clone(),
+        AlertKey { rule: self.rule_name.clone(), subject: self.subject.clone() }
+    }
+
+    /// The scope of its rule.
+    pub fn scope(&self) -> Scope {
+        self.subject.scope()
+    }
+
+    /// The service, for alerts about a service or a tool.
+    pub fn service_name(&self) -> Option<&ServiceName> {
+        self.subject.service()
+    }
+
+    /// The tool, for alerts about a tool.
+    pub fn tool_name(&self) -> Option<&str> {
+        self.subject.tool()
+    }
+
+    /// Its properties as matchers of routes compare them.
+    pub fn as_matched(&self) -> MatchedAlert<'_> {
+        MatchedAlert {
+            rule: &self.rule_name,
+            subject: &self.subject,
+            level: self.level,
+            labels: &self.labels,
         }
     }
 }
 
 /// Which state an alert belongs to: one per rule and subject.
+///
+/// `Display` writes the rule, the subject's kind and its names with `/` between them, `%` and `/`
+/// within a part as `%25` and `%2F`: distinct keys have distinct texts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AlertKey {
     /// The rule's name.
     pub rule: String,
-    /// The service; `None` for the host.
-    pub service: Option<ServiceName>,
-    /// The tool.
-    pub tool: Option<String>,
+    /// What the alert is about.
+    pub subject: Subject,
+}
+
+impl AlertKey {
+    /// The key of a rule and a subject.
+    pub fn new(rule: impl Into<String>, subject: Subject) -> Self {
+        Self { rule: rule.into(), subject }
+    }
 }
 
 impl fmt::Display for AlertKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.rule)?;
-        for part in [self.service.as_ref().map(ServiceName::as_str), self.tool.as_deref()]
-            .into_iter()
-            .flatten()
-        {
-            write!(f, "/{part}")?;
+        write_part(f, &self.rule)?;
+        write!(f, "/{}", self.subject.kind())?;
+        let service = self.subject.tool().and(self.subject.service());
+        let names = service.map(ServiceName::as_str).into_iter().chain(self.subject.name());
+        for name in names {
+            f.write_str("/")?;
+            write_part(f, name)?;
         }
         Ok(())
     }
+}
+
+fn write_part(f: &mut fmt::Formatter<'_>, part: &str) -> fmt::Result {
+    for c in part.chars() {
+        match c {
+            '%' => f.write_str("%25")?,
+            '/' => f.write_str("%2F")?,
+            c => fmt::Write::write_char(f, c)?,
+        }
+    }
+    Ok(())
 }
 
 /// Where an alert stands.
@@ -223,7 +300,9 @@ pub struct Acknowledgement {
 pub struct Silence {
     /// Unique.
     pub id: String,
-    /// What must be equal: a label, or `service_name`, `rule_name`, `tool_name`, `level`.
+    /// What must be equal, by name: `rule_name`, `level`, `subject_kind`, `service_name`,
+    /// `tool_name`, `dependency`, `handler`, or a label of the service
+    /// ([`MATCHER_NAMES`](crate::matchers::MATCHER_NAMES)).
     pub matchers: BTreeMap<String, String>,
     /// From when.
     pub starts_at: Timestamp,
@@ -244,16 +323,9 @@ impl Silence {
         labels: &BTreeMap<String, String>,
         now: Timestamp,
     ) -> bool {
-        let equals = |(name, wanted): (&String, &String)| match name.as_str() {
-            "rule_name" => key.rule == *wanted,
-            "service_name" => {
-                key.service.as_ref().is_some_and(|service| service.as_str() == wanted)
-            }
-            "tool_name" => key.tool.as_ref() == Some(wanted),
-            "level" => level.as_str() == wanted,
-            label => labels.get(label) == Some(wanted),
-        };
-        self.starts_at <= now && now < self.ends_at && self.matchers.iter().all(equals)
+        let AlertKey { rule, subject } = key;
+        let alert = MatchedAlert { rule, subject, level, labels };
+        self.starts_at <= now && now < self.ends_at && alert.matches(&self.matchers)
     }
 }
 
@@ -421,6 +493,8 @@ pub trait Handler: Send + Sync {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -435,7 +509,7 @@ mod tests {
 
     #[test]
     fn a_silence_covers_what_matches_in_its_time() {
-        let key = AlertKey { rule: "slow".into(), service: Some("a".into()), tool: None };
+        let key = AlertKey::new("slow", Subject::Service("a".into()));
         let labels = BTreeMap::from([("team".to_owned(), "x".to_owned())]);
         let silence = |matchers: &[(&str, &str)]| Silence {
             id: "s".to_owned(),
@@ -462,8 +536,107 @@ mod tests {
     }
 
     #[test]
+    fn a_silence_of_a_service_covers_no_handler_of_that_name() {
+        let silence = Silence {
+            id: "s".to_owned(),
+            matchers: BTreeMap::from([("service_name".to_owned(), "ops".to_owned())]),
+            starts_at: Timestamp::from_millis(0),
+            ends_at: Timestamp::from_millis(1),
+            by: String::new(),
+            comment: String::new(),
+        };
+        let covers = |subject: Subject| {
+            let (labels, now) = (BTreeMap::new(), Timestamp::from_millis(0));
+            silence.covers(&AlertKey::new("r", subject), Level::Error, &labels, now)
+        };
+        assert!(covers(Subject::Service("ops".into())));
+        assert!(covers(Subject::tool_of("ops", "t")));
+        assert!(!covers(Subject::Handler("ops".to_owned())));
+        assert!(!covers(Subject::Dependency("ops".to_owned())));
+    }
+
+    #[test]
     fn a_key_reads_as_a_path() {
-        let key = AlertKey { rule: "slow".into(), service: Some("a".into()), tool: None };
-        assert_eq!(key.to_string(), "slow/a");
+        for (subject, text) in [
+            (Subject::Service("a".into()), "slow/service/a"),
+            (Subject::tool_of("a/b", "c%d"), "slow/tool/a%2Fb/c%25d"),
+            (Subject::Host, "slow/host"),
+            (Subject::Monitor, "slow/monitor"),
+            (Subject::Dependency("tcp://db:5432".to_owned()), "slow/dependency/tcp:%2F%2Fdb:5432"),
+            (Subject::Handler("a".to_owned()), "slow/handler/a"),
+        ] {
+            assert_eq!(AlertKey::new("slow", subject).to_string(), text);
+        }
+    }
+
+    /// Names that are easily taken for one another.
+    fn names() -> impl Strategy<Value = String> {
+        prop_oneof!["[a/%:]{0,4}", "(service|tool|host|handler)(/a)?", ".{0,6}"]
+    }
+
+    fn keys() -> impl Strategy<Value = AlertKey> {
+        let subject = prop_oneof![
+            names().prop_map(|name| Subject::Service(name.into())),
+            (names(), names()).prop_map(|(service, tool)| Subject::tool_of(service, tool)),
+            Just(Subject::Host),
+            Just(Subject::Monitor),
+            names().prop_map(Subject::Dependency),
+            names().prop_map(Subject::Handler),
+        ];
+        (names(), subject).prop_map(|(rule, subject)| AlertKey { rule, subject })
+    }
+
+    proptest! {
+        #[test]
+        fn distinct_keys_have_distinct_texts(one in keys(), other in keys()) {
+            prop_assert_eq!(one == other, one.to_string() == other.to_string());
+        }
+
+        #[test]
+        fn a_key_is_read_back_as_it_was_written(key in keys()) {
+            let json = serde_json::to_string(&key).unwrap();
+            prop_assert_eq!(serde_json::from_str::<AlertKey>(&json).unwrap(), key);
+        }
+    }
+
+    #[test]
+    fn an_alert_in_json_names_its_service_only_where_it_is_about_one() {
+        for (subject, scope, service, tool) in [
+            (Subject::Service("a".into()), "service", Some("a"), None),
+            (Subject::tool_of("a", "t"), "tool", Some("a"), Some("t")),
+            (Subject::Host, "host", None, None),
+            (Subject::Monitor, "monitor", None, None),
+            (Subject::Dependency("tcp://db:1".to_owned()), "monitor", None, None),
+            (Subject::Handler("ops".to_owned()), "monitor", None, None),
+        ] {
+            let alert = Alert {
+                schema: ALERT_SCHEMA.to_owned(),
+                id: "id".to_owned(),
+                rule_name: "rule".to_owned(),
+                subject,
+                level: Level::Error,
+                message: String::new(),
+                timestamp: Timestamp::from_millis(0),
+                resolved_at: None,
+                metrics: serde_json::json!({ "total_checks": 3, "error_rate": 0.5 }),
+                failure: None,
+                labels: BTreeMap::new(),
+                acknowledgements: Vec::new(),
+                ended_because: None,
+            };
+            let json = serde_json::to_value(&alert).unwrap();
+            assert_eq!(json["scope"], scope);
+            assert_eq!(json["service_name"].as_str(), service, "{json}");
+            assert_eq!(json["tool_name"].as_str(), tool, "{json}");
+            assert_eq!(json["subject"], serde_json::to_value(&alert.subject).unwrap());
+            assert!(json.get("service_name").is_some() && json.get("tool_name").is_some());
+            let mut read = json.clone();
+            assert_eq!(serde_json::from_value::<Alert>(read.clone()).unwrap(), alert);
+            // A reader that builds the JSON by hand need not repeat itself.
+            for derived in ["scope", "service_name", "tool_name"] {
+                read.as_object_mut().unwrap().remove(derived);
+            }
+            assert_eq!(serde_json::from_value::<Alert>(read).unwrap(), alert);
+        }
     }
 }

@@ -11,6 +11,7 @@ use crate::failure::{FailureCode, Finding};
 use crate::metrics::{ServiceMetrics, SystemMetrics, ToolMetrics};
 use crate::service::ServiceLimits;
 use crate::status::Level;
+use crate::subject::Subject;
 use crate::time::Timestamp;
 
 /// What a rule looks at.
@@ -78,16 +79,30 @@ pub enum RuleInput<'a> {
 
 /// Something the monitor knows of itself, or of what its services depend on: that its store fails,
 /// that a dependency is down.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorFact {
-    /// What it is about: a dependency as the configuration names it. Empty for the monitor itself.
-    pub subject: String,
+    /// What it is about: the monitor itself, a dependency or a handler.
+    pub subject: Subject,
     /// Whether it is so; `None` where that cannot be told.
     pub failing: Option<bool>,
     /// Why, for people. May hold text of a server.
     pub detail: String,
     /// Services concerned.
     pub affected: u64,
+}
+
+impl MonitorFact {
+    /// A fact about `subject` of which nothing is known yet.
+    pub const fn of(subject: Subject) -> Self {
+        Self { subject, failing: None, detail: String::new(), affected: 0 }
+    }
+}
+
+impl Default for MonitorFact {
+    /// A fact about the monitor itself of which nothing is known yet.
+    fn default() -> Self {
+        Self::of(Subject::Monitor)
+    }
 }
 
 /// What is usual for a service, by robust statistics: a few outliers do not move it.

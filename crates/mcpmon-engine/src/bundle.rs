@@ -306,7 +306,7 @@ mod tests {
                 .notification
                 .alerts
                 .iter()
-                .map(|alert| alert.service_name.as_ref().unwrap().as_str())
+                .map(|alert| alert.service_name().unwrap().as_str())
                 .collect();
             format!("{} {}", bundle.notification.kind.as_str(), names.join(","))
         };

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use mcpmon_alert::{DELIVERY_FAILING, DEPENDENCY_DOWN, MONITOR_OFFLINE, STORAGE_FAILING};
-use mcpmon_core::Timestamp;
 use mcpmon_core::rule::MonitorFact;
+use mcpmon_core::{Subject, Timestamp};
 
 use crate::network::Network;
 use crate::world::World;
@@ -40,9 +40,8 @@ fn dependencies(world: &World) -> BTreeMap<&str, MonitorFact> {
     let mut facts: BTreeMap<&str, MonitorFact> = BTreeMap::new();
     for looked in world.services.values().flat_map(|watched| &watched.looked_at) {
         let fact = facts.entry(&looked.dependency).or_insert_with(|| MonitorFact {
-            subject: looked.dependency.clone(),
             failing: Some(false),
-            ..MonitorFact::default()
+            ..MonitorFact::of(Subject::Dependency(looked.dependency.clone()))
         });
         fact.affected += 1;
         // Of several that look at the same, one that does not find it is enough.

@@ -14,7 +14,7 @@ use mcpmon_core::rule::MonitorFact;
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::store::{AlertRecord, Transition};
 use mcpmon_core::window::DEFAULT_WINDOW;
-use mcpmon_core::{Rule, Settings, SystemMetrics, Timestamp};
+use mcpmon_core::{Rule, Settings, Subject, SystemMetrics, Timestamp};
 
 use crate::builder::StartError;
 use crate::facts::Fact;
@@ -39,7 +39,7 @@ pub(crate) struct Judge {
     slow_call: Duration,
     due: HashMap<ServiceName, Timestamp>,
     /// What was last judged of the monitor itself, and when it is due again.
-    facts: BTreeMap<(&'static str, String), (MonitorFact, Option<Timestamp>)>,
+    facts: BTreeMap<(&'static str, Subject), (MonitorFact, Option<Timestamp>)>,
     host_due: Option<Timestamp>,
     /// Services came, went or need something else, or something they need was looked at.
     needs_changed: bool,
@@ -339,7 +339,7 @@ impl Judge {
             self.facts.insert(key, (fact, due));
         }
         for (rule, subject) in gone.into_keys() {
-            judged.end(self.manager.forget_fact(rule, &subject, now));
+            judged.end(self.manager.forget_subject(rule, &subject, now));
         }
         judged
     }
@@ -353,7 +353,7 @@ impl Judge {
         }
         for subject in self.manager.open_subjects(DEPENDENCY_DOWN) {
             if !self.facts.contains_key(&(DEPENDENCY_DOWN, subject.clone())) {
-                judged.end(self.manager.forget_fact(DEPENDENCY_DOWN, &subject, now));
+                judged.end(self.manager.forget_subject(DEPENDENCY_DOWN, &subject, now));
             }
         }
         judged
@@ -367,9 +367,9 @@ impl Judge {
         now: Timestamp,
     ) -> Option<Transition> {
         let mut gone = self.manager.open_subjects(DELIVERY_FAILING);
-        gone.retain(|handler| !is_fed(handler));
-        gone.iter().fold(None, |ended, handler| {
-            let one = self.manager.forget_fact(DELIVERY_FAILING, handler, now);
+        gone.retain(|subject| subject.handler().is_some_and(|handler| !is_fed(handler)));
+        gone.iter().fold(None, |ended, subject| {
+            let one = self.manager.forget_subject(DELIVERY_FAILING, subject, now);
             merged(ended, worth_recording(one))
         })
     }
@@ -418,7 +418,7 @@ impl Judge {
     /// The services this rule's alerts fire for, those of their tools among them.
     pub(crate) fn firing_for<'a>(&'a self, rule: &'a str) -> impl Iterator<Item = &'a ServiceName> {
         let of_rule = self.manager.open().filter(move |state| state.key.rule == rule);
-        of_rule.filter_map(|state| state.key.service.as_ref())
+        of_rule.filter_map(|state| state.key.subject.service())
     }
 
     /// Alerts this handler was told of that still fire.

@@ -496,7 +496,7 @@ mod tests {
         outbox.pay().await.unwrap();
         assert!(!outbox.owes());
         let last = alerts(&store).await.remove(0).alert;
-        assert_eq!(last.service_name, Some("c".into()));
+        assert_eq!(last.service_name(), Some(&"c".into()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use mcpmon_core::rule::MonitorFact;
-use mcpmon_core::{DeliveryError, Timestamp};
+use mcpmon_core::{DeliveryError, Subject, Timestamp};
 
 /// Not getting through for so long is worth an alert.
 const FAILING_AFTER: Duration = Duration::from_secs(60);
@@ -68,7 +68,7 @@ impl Reach {
             }
         };
         MonitorFact {
-            subject: handler.to_owned(),
+            subject: Subject::Handler(handler.to_owned()),
             failing,
             detail: if failing == Some(true) { self.error.clone() } else { String::new() },
             affected,

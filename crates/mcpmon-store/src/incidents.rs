@@ -71,7 +71,7 @@ fn put_alert(transaction: &Transaction<'_>, alert: &Alert) -> rusqlite::Result<(
                VALUES (?1, ?2, ?3, ?4, ?5)";
     let values = params![
         alert.id,
-        alert.service_name.as_ref().map(AsRef::<str>::as_ref),
+        alert.service_name().map(AsRef::<str>::as_ref),
         alert.timestamp.as_millis(),
         alert.resolved_at.map(Timestamp::as_millis),
         to_json(alert)?,

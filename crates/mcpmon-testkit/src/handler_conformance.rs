@@ -5,9 +5,9 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use mcpmon_core::alert::{Handler, Notification, NotificationKind};
-use mcpmon_core::rule::Scope;
+use mcpmon_core::alert::{Alert, Handler, Notification, NotificationKind};
 use mcpmon_core::status::Level;
+use mcpmon_core::subject::Subject;
 
 use crate::hostile::HOSTILE;
 use crate::samples;
@@ -28,8 +28,8 @@ const STORM: usize = 500;
 /// Checks that `handler` keeps the promises of [`Handler`]:
 ///
 /// - its name is one line and always the same;
-/// - every kind of notification, about a service, a tool or the host, is taken or refused, in
-///   time; what is well formed is never refused for good, whatever text the server put in it;
+/// - every kind of notification, about every kind of subject, is taken or refused, in time; what
+///   is well formed is never refused for good, whatever text the server put in it;
 /// - the same notification may come again, under the same key and a later attempt;
 /// - an end may come without a beginning, and a digest may hold hundreds of alerts, each with as
 ///   much text as a server can send, some over and some not;
@@ -51,7 +51,7 @@ pub async fn handler_conformance(handler: &dyn Handler) {
     assert!(!name.contains(['\n', '\r']), "a handler's name is one line");
     takes_every_kind(handler).await;
     takes_the_same_again(handler).await;
-    takes_every_scope_and_level(handler).await;
+    takes_every_subject_and_level(handler).await;
     survives_hostile_text(handler).await;
     takes_a_storm(handler).await;
     survives_being_dropped(handler).await;
@@ -83,24 +83,14 @@ async fn takes_the_same_again(handler: &dyn Handler) {
     }
 }
 
-async fn takes_every_scope_and_level(handler: &dyn Handler) {
+async fn takes_every_subject_and_level(handler: &dyn Handler) {
     for level in Level::ALL {
-        for scope in [Scope::Service, Scope::Tool, Scope::Host] {
-            let key = format!("{scope}-{level}");
-            let mut notification = samples::notification(&key, NotificationKind::Firing);
-            let alert = &mut notification.alerts[0];
-            (alert.scope, alert.level) = (scope, level);
-            alert.failure = None;
-            match scope {
-                Scope::Tool => alert.tool_name = Some("read_file".to_owned()),
-                Scope::Host => {
-                    alert.service_name = None;
-                    let metrics = samples::system_metrics();
-                    alert.metrics = serde_json::to_value(metrics).unwrap_or_default();
-                }
-                _ => {}
-            }
-            attempt(handler, &format!("a {level} of scope {scope}"), &notification).await;
+        for subject in samples::subjects() {
+            let what = format!("a {level} about a {}", subject.kind());
+            let key = format!("{}-{level}", subject.kind());
+            let alert = Alert { level, failure: None, ..samples::alert_about("rule", subject) };
+            let notification = Notification::new(key, NotificationKind::Firing, vec![alert]);
+            attempt(handler, &what, &notification).await;
         }
     }
 }
@@ -111,8 +101,7 @@ async fn survives_hostile_text(handler: &dyn Handler) {
         let mut notification = samples::notification(&key, NotificationKind::Firing);
         let alert = &mut notification.alerts[0];
         alert.message = (*text).to_owned();
-        alert.service_name = Some((*text).into());
-        alert.tool_name = Some((*text).to_owned());
+        alert.subject = Subject::tool_of(*text, *text);
         alert.labels.insert((*text).to_owned(), (*text).to_owned());
         if let Some(failure) = &mut alert.failure {
             failure.message = (*text).to_owned();

@@ -12,10 +12,11 @@ use mcpmon_core::metrics::{
 use mcpmon_core::observation::{
     Conversation, ListedItem, Lists, Observation, Phases, Question, ServerIdentity,
 };
-use mcpmon_core::rule::Scope;
+use mcpmon_core::rule::MonitorFact;
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::status::{Era, Level, Status};
 use mcpmon_core::store::CheckRecord;
+use mcpmon_core::subject::{Subject, SubjectKind};
 use mcpmon_core::time::Timestamp;
 use serde_json::json;
 
@@ -192,9 +193,7 @@ pub fn alert(rule: &str, service: &str) -> Alert {
         schema: ALERT_SCHEMA.to_owned(),
         id: format!("{rule}-{service}-1"),
         rule_name: rule.to_owned(),
-        scope: Scope::Service,
-        service_name: Some(service.into()),
-        tool_name: None,
+        subject: Subject::Service(service.into()),
         level: Level::Error,
         message: format!("{service} is stopped: connection_refused"),
         timestamp: START,
@@ -205,6 +204,35 @@ pub fn alert(rule: &str, service: &str) -> Alert {
         acknowledgements: Vec::new(),
         ended_because: None,
     }
+}
+
+/// One subject of every kind. The service, the dependency and the handler have one name, so that
+/// whatever takes them for one another is found.
+pub fn subjects() -> [Subject; 6] {
+    [
+        Subject::Service("same".into()),
+        Subject::tool_of("same", "same"),
+        Subject::Host,
+        Subject::Monitor,
+        Subject::Dependency("same".to_owned()),
+        Subject::Handler("same".to_owned()),
+    ]
+}
+
+/// An open alert of `rule` about `subject`, level error, fired at [`START`]. Labels and failure are
+/// a service's, so only services and tools have them.
+pub fn alert_about(rule: &str, subject: Subject) -> Alert {
+    let about = match subject.service() {
+        Some(service) => alert(rule, service.as_str()),
+        None => Alert { failure: None, labels: BTreeMap::new(), ..alert(rule, "") },
+    };
+    let metrics = match subject.kind() {
+        SubjectKind::Service | SubjectKind::Tool => about.metrics.clone(),
+        SubjectKind::Host => serde_json::to_value(system_metrics()).unwrap_or_default(),
+        _ => serde_json::to_value(MonitorFact::of(subject.clone())).unwrap_or_default(),
+    };
+    let id = format!("{rule}-{}-{}-1", subject.kind(), subject.name().unwrap_or_default());
+    Alert { id, message: format!("{subject} fails"), metrics, subject, ..about }
 }
 
 /// The same alert a minute later, ended.
@@ -238,6 +266,8 @@ mod tests {
         assert_eq!(check("a", START).latency, answered().latency);
         assert!(resolved_alert("r", "s").resolved_at > Some(START));
         assert_eq!(notification("k", NotificationKind::Digest).alerts.len(), 3);
+        let kinds = subjects().map(|subject| alert_about("r", subject).subject.kind());
+        assert_eq!(kinds, SubjectKind::ALL);
         for code in FailureCode::ALL {
             assert_eq!(failed(*code).failure().map(|failure| failure.code), Some(*code));
         }

@@ -65,6 +65,7 @@ pub async fn store_conformance<S: Store>(make: impl AsyncFn() -> S) {
     incidents::an_empty_log_answers(&make().await).await;
     incidents::a_transition_replaces_by_key_and_id(&make().await).await;
     incidents::alerts_are_chosen_newest_first(&make().await).await;
+    incidents::subjects_of_one_name_are_kept_apart(&make().await).await;
     incidents::messages_are_due_in_order_for_their_handler_alone(&make().await).await;
     incidents::a_settled_message_is_never_due_again(&make().await).await;
     incidents::a_digest_is_settled_whole(&make().await).await;

@@ -157,8 +157,8 @@ async fn look(address: String, told: Arc<Mutex<Vec<Told>>>) {
             let at = Instant::now();
             let mut told = told.lock().unwrap();
             let mut note = |news, (rule, service): &(String, String)| {
-                let (rule, service, key) = (rule.clone(), service.clone(), String::new());
-                told.push(Told { at, news, rule, service, key });
+                let (rule, subject, key) = (rule.clone(), service.clone(), String::new());
+                told.push(Told { at, news, rule, subject, key });
             };
             now.difference(&shown).for_each(|alert| note(News::Firing, alert));
             shown.difference(&now).for_each(|alert| note(News::Resolved, alert));

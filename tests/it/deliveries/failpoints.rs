@@ -83,7 +83,7 @@ impl Lane {
     fn told(&self, service: usize, news: News) -> Vec<Told> {
         let service = format!("s{service}");
         let mut told = self.hook.told();
-        told.retain(|told| told.service == service && told.news == news);
+        told.retain(|told| told.subject == service && told.news == news);
         told
     }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::alertmanager::Alertmanager;
 use super::hook::{Hook, Says};
+use super::stage::of_handler;
 use crate::peers::Peer;
 
 /// What a message says of one alert.
@@ -24,7 +25,8 @@ pub(super) struct Told {
     pub(super) at: Instant,
     pub(super) news: News,
     pub(super) rule: String,
-    pub(super) service: String,
+    /// The service's name, or of a handler [`of_handler`].
+    pub(super) subject: String,
     /// By which the far side can know a message it has already.
     pub(super) key: String,
 }
@@ -164,15 +166,17 @@ fn read(mail: &Value, at: Instant) -> Vec<Told> {
         }
         let Some(fact) = line.strip_prefix("  ") else {
             let news = if line.starts_with("RESOLVED") { News::Resolved } else { News::Firing };
-            let (rule, service, key) = (String::new(), String::new(), key.to_owned());
-            told.push(Told { at, news, rule, service, key });
+            let (rule, subject, key) = (String::new(), String::new(), key.to_owned());
+            told.push(Told { at, news, rule, subject, key });
             continue;
         };
         let Some(last) = told.last_mut() else { continue };
         if let Some(rule) = fact.strip_prefix("Rule: ") {
             rule.clone_into(&mut last.rule);
         } else if let Some(service) = fact.strip_prefix("Service: ") {
-            service.clone_into(&mut last.service);
+            service.clone_into(&mut last.subject);
+        } else if let Some(handler) = fact.strip_prefix("Handler: ") {
+            last.subject = of_handler(handler);
         }
     }
     told

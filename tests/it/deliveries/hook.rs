@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::far_sides::{News, Told};
+use super::stage::of_handler;
 use crate::careless::{Asked, Careless};
 
 /// Longer than any test.
@@ -137,18 +138,30 @@ fn read(body: &Value, at: Instant, key: &str) -> Vec<Told> {
     alerts
         .map(|alert| {
             let of_alertmanager = alert["labels"]["alertname"].is_string();
-            let (rule, service, over) = if of_alertmanager {
+            let (rule, service, handler, over) = if of_alertmanager {
                 let labels = &alert["labels"];
-                (&labels["alertname"], &labels["service"], alert["status"] == "resolved")
+                let over = alert["status"] == "resolved";
+                (&labels["alertname"], &labels["service"], &labels["handler"], over)
             } else {
                 let over = body["kind"] == "resolved" || !alert["resolved_at"].is_null();
-                (&alert["rule_name"], &alert["service_name"], over)
+                let subject = &alert["subject"];
+                let handler = match subject["kind"] == "handler" {
+                    true => &subject["name"],
+                    false => &Value::Null,
+                };
+                (&alert["rule_name"], &alert["service_name"], handler, over)
+            };
+            let subject = match (service.as_str(), handler.as_str()) {
+                (Some(service), None) => service.to_owned(),
+                (None, Some(handler)) => of_handler(handler),
+                // Neither or both: whatever is expected, it is not this.
+                _ => format!("{service} {handler}"),
             };
             Told {
                 at,
                 news: if over { News::Resolved } else { News::Firing },
                 rule: rule.as_str().unwrap_or_default().to_owned(),
-                service: service.as_str().unwrap_or_default().to_owned(),
+                subject,
                 key: key.to_owned(),
             }
         })

@@ -54,7 +54,7 @@ pub(super) struct Obligation {
     far_side: &'static str,
     news: News,
     rule: &'static str,
-    service: &'static str,
+    subject: String,
 }
 
 pub(super) fn at(second: f64, deed: Deed) -> Entry {
@@ -67,22 +67,37 @@ pub(super) fn between(from: f64, to: f64, obligation: Obligation) -> Entry {
 
 /// That a service is down.
 pub(super) fn down(far_side: &'static str, service: &'static str) -> Obligation {
-    Obligation { far_side, news: News::Firing, rule: "service_down", service }
+    Obligation { far_side, news: News::Firing, rule: "service_down", subject: service.to_owned() }
 }
 
 /// That it is not any more.
 pub(super) fn over(far_side: &'static str, service: &'static str) -> Obligation {
-    Obligation { far_side, news: News::Resolved, rule: "service_down", service }
+    Obligation { far_side, news: News::Resolved, rule: "service_down", subject: service.to_owned() }
+}
+
+/// What an alert about a handler is about, apart from a service of the handler's name.
+pub(super) fn of_handler(handler: &str) -> String {
+    format!("handler {handler}")
 }
 
 /// That a handler does not get through.
 pub(super) fn mute(far_side: &'static str, handler: &'static str) -> Obligation {
-    Obligation { far_side, news: News::Firing, rule: "delivery_failing", service: handler }
+    Obligation {
+        far_side,
+        news: News::Firing,
+        rule: "delivery_failing",
+        subject: of_handler(handler),
+    }
 }
 
 /// That it gets through again.
 pub(super) fn heard(far_side: &'static str, handler: &'static str) -> Obligation {
-    Obligation { far_side, news: News::Resolved, rule: "delivery_failing", service: handler }
+    Obligation {
+        far_side,
+        news: News::Resolved,
+        rule: "delivery_failing",
+        subject: of_handler(handler),
+    }
 }
 
 /// The monitor, its services and its far sides.
@@ -296,8 +311,8 @@ response_time_threshold = "30s"
         for (name, far_side) in &self.far_sides {
             for told in far_side.told() {
                 let second = told.at.saturating_duration_since(begun).as_secs_f64();
-                let Told { news, rule, service, key, .. } = &told;
-                let _ = writeln!(account, "{second:7.2} {name}: {news:?} {rule} {service} ({key})");
+                let Told { news, rule, subject, key, .. } = &told;
+                let _ = writeln!(account, "{second:7.2} {name}: {news:?} {rule} {subject} ({key})");
             }
         }
         if let Some(up) = &self.up {
@@ -316,19 +331,18 @@ struct Judged {
 
 impl Obligation {
     fn is(&self, told: &Told) -> bool {
-        (self.news, self.rule, self.service)
-            == (told.news, told.rule.as_str(), told.service.as_str())
+        (self.news, self.rule, &self.subject) == (told.news, told.rule.as_str(), &told.subject)
     }
 }
 
 impl Told {
     /// Whether the far side can tell that it is the same message.
     fn says_as(&self, other: &Self) -> bool {
-        (self.news, &self.rule, &self.service, &self.key)
-            == (other.news, &other.rule, &other.service, &other.key)
+        (self.news, &self.rule, &self.subject, &self.key)
+            == (other.news, &other.rule, &other.subject, &other.key)
     }
 }
 
 fn is_fresh(told: &Told) -> bool {
-    told.service == FRESH
+    told.subject == FRESH
 }

@@ -3,6 +3,8 @@
 use mcpmon_core::alert::{Alert, Notification, NotificationKind};
 #[cfg(any(feature = "email", feature = "http"))]
 use mcpmon_core::status::Level;
+#[cfg(feature = "http")]
+use mcpmon_core::subject::SubjectKind;
 use mcpmon_core::text::truncate;
 
 use super::taken_on::acknowledged;
@@ -39,6 +41,16 @@ pub(super) fn headline(notification: &Notification) -> String {
             truncate(&first.message, 100),
             rest.len()
         ),
+    }
+}
+
+/// What one alert is about, in as few words as name it.
+#[cfg(feature = "http")]
+pub(super) fn subject(alert: &Alert) -> String {
+    match alert.subject.kind() {
+        SubjectKind::Host => "this machine".to_owned(),
+        SubjectKind::Monitor => "mcpmon".to_owned(),
+        _ => alert.subject.to_string(),
     }
 }
 

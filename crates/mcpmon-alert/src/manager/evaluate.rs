@@ -14,9 +14,9 @@ use mcpmon_core::rule::{MonitorFact, RuleContext, RuleError, RuleInput, Scope, U
 use mcpmon_core::service::{ServiceLimits, ServiceName};
 use mcpmon_core::status::Level;
 use mcpmon_core::store::{AlertRecord, NewDelivery, Transition};
+use mcpmon_core::subject::Subject;
 use mcpmon_core::time::Timestamp;
 
-use super::book::About;
 use super::{AlertManager, Entry, ends_told, note_end, note_firing};
 use crate::identity::{alert_id, notification_key};
 use crate::machine::{self, Decision, Hush};
@@ -92,8 +92,8 @@ impl AlertManager {
         metrics: impl FnMut(Duration) -> M,
         now: Timestamp,
     ) -> Evaluated {
-        let about = About::Service(service);
-        self.evaluate(about, view, metrics, |m| RuleInput::Service(m.borrow()), now)
+        let subject = Subject::from(service);
+        self.evaluate(&subject, view, metrics, |m| RuleInput::Service(m.borrow()), now)
     }
 
     /// Judges one tool of a service.
@@ -105,49 +105,49 @@ impl AlertManager {
         metrics: impl FnMut(Duration) -> M,
         now: Timestamp,
     ) -> Evaluated {
-        let about = About::Tool(service, tool);
-        self.evaluate(about, view, metrics, |m| RuleInput::Tool(m.borrow()), now)
+        let subject = Subject::tool_of(service.clone(), tool);
+        self.evaluate(&subject, view, metrics, |m| RuleInput::Tool(m.borrow()), now)
     }
 
     /// Judges the machine.
     pub fn evaluate_host(&mut self, metrics: &SystemMetrics, now: Timestamp) -> Evaluated {
         let view = ServiceView::default();
-        self.evaluate(About::Host, view, |_| metrics, |m| RuleInput::Host(m), now)
+        self.evaluate(&Subject::Host, view, |_| metrics, |m| RuleInput::Host(m), now)
     }
 
-    /// Judges something the monitor knows of itself, or of what its services depend on, by the
-    /// rule of that name; nothing if that rule is switched off.
+    /// Evaluates the rule of this name on something the monitor knows of itself, of a dependency or
+    /// of a handler. Returns nothing if that rule is switched off, or if the fact is about a
+    /// subject that has rules of its own: a service, a tool or the host.
     pub fn evaluate_fact(&mut self, rule: &str, fact: &MonitorFact, now: Timestamp) -> Evaluated {
-        let subject = ServiceName::from(fact.subject.as_str());
-        let about = match fact.subject.is_empty() {
-            true => About::Monitor(None),
-            false => About::Monitor(Some(&subject)),
-        };
+        if fact.subject.scope() != Scope::Monitor {
+            return Evaluated::default();
+        }
         let view = ServiceView::default();
+        let is_meant = |name: &str| name == rule;
         self.evaluate_some(
-            about,
+            &fact.subject,
             view,
             |_| fact,
-            |f| RuleInput::Monitor(f),
-            |name| name == rule,
+            |fact| RuleInput::Monitor(fact),
+            is_meant,
             now,
         )
     }
 
     fn evaluate<M>(
         &mut self,
-        about: About<'_>,
+        subject: &Subject,
         view: ServiceView<'_>,
         metrics: impl FnMut(Duration) -> M,
         input: impl for<'m> Fn(&'m M) -> RuleInput<'m>,
         now: Timestamp,
     ) -> Evaluated {
-        self.evaluate_some(about, view, metrics, input, |_| true, now)
+        self.evaluate_some(subject, view, metrics, input, |_| true, now)
     }
 
     fn evaluate_some<M>(
         &mut self,
-        about: About<'_>,
+        subject: &Subject,
         view: ServiceView<'_>,
         mut metrics: impl FnMut(Duration) -> M,
         input: impl for<'m> Fn(&'m M) -> RuleInput<'m>,
@@ -158,8 +158,8 @@ impl AlertManager {
         if !self.config.enabled {
             return out;
         }
-        let scope = about.scope();
-        let mut states = self.book.take(about);
+        let scope = subject.scope();
+        let mut states = self.book.take(subject);
         let mut windows: Vec<(Duration, M)> = Vec::new();
         let meant = |entry: &&mut Entry| entry.scope == scope && is_meant(entry.rule.name());
         for entry in self.rules.iter_mut().filter(meant) {
@@ -195,7 +195,7 @@ impl AlertManager {
             };
             let is_flapping = entry.rule.name() == SERVICE_DOWN && states.iter().any(is_told);
             let mut round = Round {
-                about,
+                subject,
                 context,
                 failure: view.failure,
                 is_flapping,
@@ -207,35 +207,14 @@ impl AlertManager {
             };
             round.judge(entry, applies, &mut states, at);
         }
-        self.book.put(about, states);
+        self.book.put(subject, states);
         out
-    }
-}
-
-impl About<'_> {
-    fn scope(self) -> Scope {
-        match self {
-            Self::Service(_) => Scope::Service,
-            Self::Tool(..) => Scope::Tool,
-            Self::Host => Scope::Host,
-            Self::Monitor(_) => Scope::Monitor,
-        }
-    }
-
-    fn key(self, rule: &str) -> AlertKey {
-        let (service, tool) = match self {
-            Self::Service(service) => (Some(service.clone()), None),
-            Self::Tool(service, tool) => (Some(service.clone()), Some(tool.to_owned())),
-            Self::Host => (None, None),
-            Self::Monitor(subject) => (subject.cloned(), None),
-        };
-        AlertKey { rule: rule.to_owned(), service, tool }
     }
 }
 
 /// One rule's turn at one subject.
 struct Round<'a> {
-    about: About<'a>,
+    subject: &'a Subject,
     context: RuleContext<'a>,
     failure: Option<&'a Failure>,
     is_flapping: bool,
@@ -268,7 +247,7 @@ impl Round<'_> {
             Some(at) => at,
             None if verdict != Verdict::Firing => return,
             None => {
-                let key = self.about.key(entry.rule.name());
+                let key = AlertKey::new(entry.rule.name(), self.subject.clone());
                 states.push(AlertState::new(key, self.context.now));
                 states.len() - 1
             }
@@ -413,9 +392,7 @@ impl Round<'_> {
             schema: ALERT_SCHEMA.to_owned(),
             id: alert_id(key, self.context.now),
             rule_name: key.rule.clone(),
-            scope: entry.scope,
-            service_name: key.service.clone(),
-            tool_name: key.tool.clone(),
+            subject: key.subject.clone(),
             level,
             message: self.message(entry),
             timestamp: self.context.now,

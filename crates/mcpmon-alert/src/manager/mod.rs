@@ -25,6 +25,7 @@ use mcpmon_core::rule::{Rule, Scope};
 use mcpmon_core::service::{ServiceLimits, ServiceName};
 use mcpmon_core::settings::AlertConfig;
 use mcpmon_core::store::{NewDelivery, Transition};
+use mcpmon_core::subject::Subject;
 use mcpmon_core::time::Timestamp;
 
 use crate::identity::notification_key;
@@ -219,49 +220,31 @@ impl AlertManager {
         now: Timestamp,
     ) -> Transition {
         for state in states {
-            let scope = self.scope_of(&state);
-            self.book.insert(state, scope);
+            self.book.insert(state);
         }
         self.end_orphans(now)
     }
 
-    /// A service is no longer watched: its open alerts end, its states are dropped. Whoever was
-    /// told of an alert is told that it is over, and why.
+    /// A service is no longer watched: its open alerts and those of its tools end, its states are
+    /// dropped. Whoever was told of an alert is told that it is over, and why.
     pub fn forget(&mut self, service: &ServiceName, now: Timestamp) -> Transition {
-        let facts: Vec<String> = self.names_of_facts();
-        let is_meant = |state: &AlertState| {
-            state.key.service.as_ref() == Some(service) && !facts.contains(&state.key.rule)
-        };
+        let is_meant = |state: &AlertState| state.key.subject.service() == Some(service);
         self.end_where(is_meant, NOT_MONITORED, now)
     }
 
-    /// The same for one subject of a rule that looks at what the monitor knows.
-    pub fn forget_fact(&mut self, rule: &str, subject: &str, now: Timestamp) -> Transition {
-        let is_meant = |state: &AlertState| {
-            let known = state.key.service.as_ref().map_or("", |subject| subject.as_str());
-            state.key.rule == rule && known == subject
-        };
+    /// What a rule looked at is no longer known, such as a dependency that no service has any more:
+    /// the rule's alert about it ends in the same way.
+    pub fn forget_subject(&mut self, rule: &str, subject: &Subject, now: Timestamp) -> Transition {
+        let is_meant = |state: &AlertState| state.key.rule == rule && state.key.subject == *subject;
         self.end_where(is_meant, NOT_MONITORED, now)
     }
 
-    /// Rules that look at what the monitor knows: their subjects are no services.
-    fn names_of_facts(&self) -> Vec<String> {
-        let of_monitor = self.rules.iter().filter(|entry| entry.scope == Scope::Monitor);
-        of_monitor.map(|entry| entry.rule.name().to_owned()).collect()
-    }
-
-    /// What a stored state's rule looks at; the alert knows it where the rule is gone.
-    fn scope_of(&self, state: &AlertState) -> Scope {
-        let rule = self.rules.iter().find(|entry| entry.rule.name() == state.key.rule);
-        let alert = state.alert.as_ref().map(|alert| alert.scope);
-        rule.map(|entry| entry.scope).or(alert).unwrap_or_default()
-    }
-
-    /// Subjects of open alerts of a rule that looks at what the monitor knows, so that what is no
-    /// longer so can be told of each.
-    pub fn open_subjects(&self, rule: &str) -> Vec<String> {
+    /// What the open alerts of a rule are about, in order.
+    pub fn open_subjects(&self, rule: &str) -> Vec<Subject> {
         let of_rule = self.open().filter(|state| state.key.rule == rule);
-        of_rule.filter_map(|state| Some(state.key.service.as_ref()?.to_string())).collect()
+        let mut subjects: Vec<Subject> = of_rule.map(|state| state.key.subject.clone()).collect();
+        subjects.sort_unstable();
+        subjects
     }
 
     /// What nothing is said of for a while. Exchanges all silences.
@@ -325,16 +308,15 @@ impl AlertManager {
         self.open().filter(told).filter_map(|state| state.alert.clone()).collect()
     }
 
-    /// The same for every service `is_watched` does not know; for after a restart or a reload.
+    /// Forgets every service that `is_watched` does not know, after a restart or a reload. Only
+    /// services and tools can be unwatched; other subjects keep their alerts.
     pub fn forget_unwatched(
         &mut self,
         is_watched: impl Fn(&ServiceName) -> bool,
         now: Timestamp,
     ) -> Transition {
-        let facts: Vec<String> = self.names_of_facts();
         let is_gone = |state: &AlertState| {
-            let service = state.key.service.as_ref();
-            service.is_some_and(|service| !is_watched(service)) && !facts.contains(&state.key.rule)
+            state.key.subject.service().is_some_and(|service| !is_watched(service))
         };
         self.end_where(is_gone, NOT_MONITORED, now)
     }

@@ -1,6 +1,7 @@
 //! What keeps a manager quiet, and what never may: flapping, dependencies, silences,
 //! acknowledgements, escalation.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mcpmon_core::alert::{Acknowledgement, AlertPhase, NotificationKind, Silence};
@@ -13,7 +14,9 @@ use mcpmon_core::time::Timestamp;
 use mcpmon_testkit::{START, samples};
 
 use super::*;
-use crate::{DEPENDENCY_DOWN, FLAPPING, Routing, RuleSet, SERVICE_DOWN, STORAGE_FAILING};
+use crate::{
+    DELIVERY_FAILING, DEPENDENCY_DOWN, FLAPPING, Routing, RuleSet, SERVICE_DOWN, STORAGE_FAILING,
+};
 
 fn at(second: u64) -> Timestamp {
     START.saturating_add(Duration::from_secs(second))
@@ -131,9 +134,13 @@ fn a_dependency_that_is_down_is_the_only_alert_and_never_keeps_an_end_back() {
     assert!(judge(&mut manager, 420, WELL).is_empty());
 }
 
+fn database() -> Subject {
+    Subject::Dependency("tcp://db:5432".to_owned())
+}
+
 fn depends(second: u64, failing: bool, manager: &mut AlertManager) -> Vec<String> {
     let fact = MonitorFact {
-        subject: "tcp://db:5432".to_owned(),
+        subject: database(),
         failing: Some(failing),
         detail: "connection refused".to_owned(),
         affected: 200,
@@ -146,7 +153,7 @@ fn a_dependency_is_one_alert_whatever_depends_on_it() {
     let mut manager = manager(serde_json::json!({}));
     assert!(depends(0, false, &mut manager).is_empty());
     assert_eq!(depends(1, true, &mut manager), ["dependency_down firing"]);
-    assert_eq!(manager.open_subjects(DEPENDENCY_DOWN), ["tcp://db:5432"]);
+    assert_eq!(manager.open_subjects(DEPENDENCY_DOWN), [database()]);
     let alert = manager.open().next().unwrap().alert.clone().unwrap();
     assert_eq!(
         alert.message,
@@ -156,6 +163,125 @@ fn a_dependency_is_one_alert_whatever_depends_on_it() {
     let gone = manager.forget_unwatched(|_| false, at(2));
     assert!(gone.alerts.is_empty());
     assert_eq!(depends(3, false, &mut manager), ["dependency_down resolved"]);
+}
+
+/// A fact that is so, about each of these.
+fn failing(subject: Subject) -> MonitorFact {
+    MonitorFact {
+        failing: Some(true),
+        detail: "connection refused".to_owned(),
+        ..MonitorFact::of(subject)
+    }
+}
+
+#[test]
+fn an_alert_about_a_dependency_or_a_handler_has_no_service() {
+    let handler = Subject::Handler("ops".to_owned());
+    for (rule, subject) in [(DEPENDENCY_DOWN, database()), (DELIVERY_FAILING, handler)] {
+        // Who does not get through is not told so, hence another handler.
+        let mut manager = manager(serde_json::json!({}));
+        manager.set_routing(Routing::to_all(["screen", "ops"]));
+        let fired = manager.evaluate_fact(rule, &failing(subject.clone()), at(0));
+        let fired = fired.transition.unwrap();
+        let alert = serde_json::to_value(&fired.alerts[0]).unwrap();
+        assert_eq!(alert["service_name"], serde_json::Value::Null, "{alert}");
+        assert_eq!(alert["tool_name"], serde_json::Value::Null, "{alert}");
+        assert_eq!(alert["scope"], "monitor");
+        assert_eq!(alert["subject"]["kind"], subject.kind().as_str());
+        assert_eq!(alert["subject"]["name"].as_str(), subject.name());
+        assert!(fired.alerts[0].message.contains(subject.name().unwrap()), "{alert}");
+        let told: Vec<&str> = fired.deliveries.iter().map(|new| new.handler.as_str()).collect();
+        let expected: &[&str] = match subject.handler() {
+            Some(_) => &["screen"],
+            None => &["screen", "ops"],
+        };
+        assert_eq!(told, expected);
+    }
+}
+
+#[test]
+fn subjects_of_one_name_have_alerts_of_their_own() {
+    let mut manager = manager(serde_json::json!({}));
+    assert_eq!(judge(&mut manager, 0, DOWN), ["service_down firing"]);
+    let dependency = failing(Subject::Dependency("files".to_owned()));
+    let handler = failing(Subject::Handler("files".to_owned()));
+    for (rule, fact) in [(DEPENDENCY_DOWN, &dependency), (DELIVERY_FAILING, &handler)] {
+        let fired = told(manager.evaluate_fact(rule, fact, at(1)).transition);
+        assert_eq!(fired, [format!("{rule} firing")]);
+    }
+    let ids: BTreeSet<String> =
+        manager.open().filter_map(|state| Some(state.alert.as_ref()?.id.clone())).collect();
+    assert_eq!(ids.len(), 3);
+    // The service is gone; what only has its name is not.
+    assert_eq!(told(Some(manager.forget(&"files".into(), at(2)))), ["service_down resolved"]);
+    let ended = manager.forget_subject(DEPENDENCY_DOWN, &dependency.subject, at(3));
+    assert_eq!(told(Some(ended)), ["dependency_down resolved"]);
+    assert_eq!(manager.open_subjects(DELIVERY_FAILING), [handler.subject]);
+}
+
+#[test]
+fn a_restart_takes_up_every_alert_by_its_subject() {
+    let mut before = manager(serde_json::json!({}));
+    let dependency = failing(Subject::Dependency("files".to_owned()));
+    let handler = failing(Subject::Handler("files".to_owned()));
+    let facts = [(DEPENDENCY_DOWN, &dependency), (DELIVERY_FAILING, &handler)];
+    let mut states = Vec::new();
+    for (rule, fact) in facts {
+        states.extend(before.evaluate_fact(rule, fact, at(0)).transition.unwrap().states);
+    }
+    let stored = serde_json::to_string(&states).unwrap();
+    let states: Vec<AlertState> = serde_json::from_str(&stored).unwrap();
+    let mut after = manager(serde_json::json!({}));
+    assert!(after.restore(states, at(1)).alerts.is_empty());
+    // No service is watched, and neither of the two is one.
+    assert!(after.forget_unwatched(|_| false, at(2)).alerts.is_empty());
+    for (rule, fact) in facts {
+        assert!(told(after.evaluate_fact(rule, fact, at(3)).transition).is_empty(), "{rule}");
+        let over = MonitorFact { failing: Some(false), ..fact.clone() };
+        let ended = after.evaluate_fact(rule, &over, at(4)).transition;
+        assert_eq!(told(ended), [format!("{rule} resolved")]);
+    }
+}
+
+#[test]
+fn a_fact_about_what_has_rules_of_its_own_is_not_evaluated() {
+    let mut manager = manager(serde_json::json!({}));
+    for subject in
+        [Subject::Service("files".into()), Subject::tool_of("files", "read"), Subject::Host]
+    {
+        for rule in [DEPENDENCY_DOWN, SERVICE_DOWN, "disk_full"] {
+            let evaluated = manager.evaluate_fact(rule, &failing(subject.clone()), at(0));
+            assert!(evaluated.transition.is_none(), "{rule} of {subject}");
+        }
+    }
+}
+
+#[test]
+fn a_silence_chooses_by_the_kind_of_subject() {
+    let quiet = |matchers: &[(&str, &str)]| {
+        let mut manager = manager(serde_json::json!({}));
+        manager.set_silences(vec![silence(matchers, 0, 100)]);
+        let mut heard = judge(&mut manager, 1, DOWN);
+        for (rule, subject) in [
+            (DEPENDENCY_DOWN, Subject::Dependency("files".to_owned())),
+            (DELIVERY_FAILING, Subject::Handler("files".to_owned())),
+            (STORAGE_FAILING, Subject::Monitor),
+        ] {
+            heard.extend(told(manager.evaluate_fact(rule, &failing(subject), at(1)).transition));
+        }
+        heard.iter().map(|line| line.replace(" firing", "")).collect::<Vec<_>>()
+    };
+    let all = [SERVICE_DOWN, DEPENDENCY_DOWN, DELIVERY_FAILING, STORAGE_FAILING];
+    for (matchers, silent) in [
+        (("service_name", "files"), SERVICE_DOWN),
+        (("dependency", "files"), DEPENDENCY_DOWN),
+        (("handler", "files"), DELIVERY_FAILING),
+        (("subject_kind", "monitor"), STORAGE_FAILING),
+        (("subject_kind", "dependency"), DEPENDENCY_DOWN),
+    ] {
+        let left: Vec<&str> = all.into_iter().filter(|rule| *rule != silent).collect();
+        assert_eq!(quiet(&[matchers]), left, "{matchers:?}");
+    }
 }
 
 #[test]
@@ -363,7 +489,7 @@ fn whoever_was_told_of_an_alert_is_told_that_its_service_or_rule_is_gone() {
     assert_eq!((ended.alerts.len(), ended.deliveries.len()), (1, 0), "nobody was told of it");
     let mut about_a_need = manager(serde_json::json!({}));
     depends(0, true, &mut about_a_need);
-    let ended = about_a_need.forget_fact(DEPENDENCY_DOWN, "tcp://db:5432", at(1));
+    let ended = about_a_need.forget_subject(DEPENDENCY_DOWN, &database(), at(1));
     assert_eq!(told(Some(ended)), ["dependency_down resolved"]);
 }
 

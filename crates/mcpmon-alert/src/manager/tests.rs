@@ -178,7 +178,7 @@ fn what_gets_worse_is_the_same_alert_told_again() {
     assert!(disk_at(20, 97.0).transition.is_none());
     let ended = disk_at(30, 50.0).transition.unwrap();
     assert_eq!(ended.deliveries.len(), 1);
-    assert_eq!(ended.alerts[0].service_name, None);
+    assert_eq!(ended.alerts[0].subject, Subject::Host);
 }
 
 #[test]

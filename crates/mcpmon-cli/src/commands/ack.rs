@@ -19,8 +19,9 @@ const MOST: usize = 10_000;
 /// worse.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The alert's id or the beginning of it, or a service: then every alert of it that fires.
-    #[arg(value_name = "ALERT|SERVICE", required = true)]
+    /// The alert's id or the beginning of it, or what it is about: every alert that fires about
+    /// this service, or else about this dependency or handler.
+    #[arg(value_name = "ALERT|SUBJECT", required = true)]
     alerts: Vec<String>,
     /// What is being done about it.
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -117,20 +118,28 @@ fn already(record: &AlertRecord, known: &Known) -> String {
     )
 }
 
-/// The alerts that fire and have this id, begin with it, or are of this service.
+/// The alerts that fire and are about this service, else about this dependency or handler, else
+/// have this id or begin with it.
 fn matching<'a>(firing: &'a [AlertRecord], name: &str) -> Result<Vec<&'a AlertRecord>, CliError> {
     let of_service = |record: &&AlertRecord| {
-        record.alert.service_name.as_ref().is_some_and(|service| service.as_str() == name)
+        record.alert.service_name().is_some_and(|service| service.as_str() == name)
     };
+    let of_other = |record: &&AlertRecord| record.alert.subject.name() == Some(name);
     let of_id = |record: &&AlertRecord| record.alert.id.starts_with(name);
     let found: Vec<&AlertRecord> = firing.iter().filter(of_service).collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let not_of_tools = firing.iter().filter(|record| record.alert.tool_name().is_none());
+    let found: Vec<&AlertRecord> = not_of_tools.filter(of_other).collect();
     if !found.is_empty() {
         return Ok(found);
     }
     let found: Vec<&AlertRecord> = firing.iter().filter(of_id).collect();
     match found.len() {
         0 => Err(CliError::Usage(format!(
-            "no alert that fires has the id `{name}` or is of such a service; `mcpmon alerts --active` lists them"
+            "no alert that fires has the id `{name}` or is about a service, dependency or handler \
+             of that name; `mcpmon alerts --active` lists them"
         ))),
         1 => Ok(found),
         many => Err(CliError::Usage(format!("{many} alerts begin with `{name}`; give more of it"))),
@@ -147,8 +156,8 @@ pub(super) fn say_if_nobody_listens(archive: &Archive) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mcpmon_core::Timestamp;
     use mcpmon_core::alert::Acknowledgement;
+    use mcpmon_core::{Alert, Subject, Timestamp};
     use mcpmon_testkit::samples;
 
     #[test]
@@ -158,7 +167,20 @@ mod tests {
             alert.id = id.to_owned();
             AlertRecord { alert, state: AlertPhase::Firing }
         };
-        let firing = [record("1a-x", "files"), record("1b-x", "files"), record("2a-y", "github")];
+        let about = |id: &str, subject: Subject| {
+            let alert = samples::alert_about("rule", subject);
+            AlertRecord { alert: Alert { id: id.to_owned(), ..alert }, state: AlertPhase::Firing }
+        };
+        let firing = [
+            record("1a-x", "files"),
+            record("1b-x", "files"),
+            record("2a-y", "github"),
+            about("3a-z", Subject::Dependency("tcp://db:5432".to_owned())),
+            record("4a-z", "ops"),
+            about("5a-z", Subject::Handler("ops".to_owned())),
+            about("6a-z", Subject::Handler("chat".to_owned())),
+            about("7a-z", Subject::tool_of("tools", "read")),
+        ];
         let ids = |name: &str| -> Result<Vec<String>, String> {
             let found = matching(&firing, name).map_err(|error| error.to_string())?;
             Ok(found.into_iter().map(|record| record.alert.id.clone()).collect())
@@ -166,6 +188,10 @@ mod tests {
         assert_eq!(ids("files").unwrap(), ["1a-x", "1b-x"]);
         assert_eq!(ids("2a-y").unwrap(), ["2a-y"]);
         assert_eq!(ids("1a").unwrap(), ["1a-x"]);
+        assert_eq!(ids("tcp://db:5432").unwrap(), ["3a-z"]);
+        assert_eq!(ids("ops").unwrap(), ["4a-z"], "the service, not the handler of its name");
+        assert_eq!(ids("chat").unwrap(), ["6a-z"]);
+        assert!(ids("read").unwrap_err().contains("alerts --active"), "a tool has no name alone");
         assert!(ids("1").unwrap_err().contains("2 alerts begin with `1`"));
         assert!(ids("nobody").unwrap_err().contains("alerts --active"));
     }

@@ -94,7 +94,7 @@ impl Page {
         if is_any_silenced {
             columns.push(("UNTIL", Align::Left));
         }
-        columns.extend(["RULE", "SERVICE", "ID", "MESSAGE"].map(|name| (name, Align::Left)));
+        columns.extend(["RULE", "SUBJECT", "ID", "MESSAGE"].map(|name| (name, Align::Left)));
         let optional: &[&str] = if are_active { &["RULE"] } else { &["ID", "RULE"] };
         let mut table = Table::new(&columns)
             .rigid(&["TIME", "LEVEL", "STATE", "UNTIL", "ID"])
@@ -103,7 +103,6 @@ impl Page {
         let id = id_length(alerts);
         for (record, end) in alerts.iter().zip(ends) {
             let alert = &record.alert;
-            let service = alert.service_name.as_ref().map_or("-", |name| name.as_str());
             let moment = |at| output::moment(at, self.now, &self.zone, is_narrow);
             let mut row = vec![
                 Cell::new(moment(alert.timestamp)),
@@ -115,7 +114,7 @@ impl Page {
             }
             row.extend([
                 Cell::new(&alert.rule_name),
-                Cell::new(service),
+                Cell::new(alert.subject.to_string()),
                 Cell::new(alert.id.chars().take(id).collect::<String>()),
                 Cell::new(&alert.message).at_least(LEAST_MESSAGE),
             ]);
@@ -140,6 +139,7 @@ fn id_length(alerts: &[AlertRecord]) -> usize {
 mod tests {
     use std::time::Duration;
 
+    use mcpmon_core::Alert;
     use mcpmon_core::alert::AlertPhase;
     use mcpmon_testkit::{START, samples};
 
@@ -173,6 +173,28 @@ mod tests {
         }
         assert!(page(160, &[], false).contains("19aab3c4d5e"));
         assert!(!page(60, &[], false).contains("19aab3c4d5e"), "gives way");
+    }
+
+    #[test]
+    fn every_kind_of_subject_is_told_apart() {
+        let record = |(number, subject)| {
+            let alert = samples::alert_about("rule", subject);
+            let (id, message) = (format!("{number}"), "m".to_owned());
+            AlertRecord { alert: Alert { id, message, ..alert }, state: AlertPhase::Firing }
+        };
+        let alerts: Vec<AlertRecord> =
+            samples::subjects().into_iter().enumerate().map(record).collect();
+        let page = Page { now: START, zone: TimeZone::UTC, width: Some(100), look: Look::plain() };
+        let page = page.render(&alerts, &[], true);
+        insta::assert_snapshot!(page, @r"
+        TIME      LEVEL  STATE   RULE  SUBJECT          ID  MESSAGE
+        14:09:31  error  firing  rule  same             0   m
+        14:09:31  error  firing  rule  same/same        1   m
+        14:09:31  error  firing  rule  host             2   m
+        14:09:31  error  firing  rule  monitor          3   m
+        14:09:31  error  firing  rule  dependency same  4   m
+        14:09:31  error  firing  rule  handler same     5   m
+        ");
     }
 
     #[test]

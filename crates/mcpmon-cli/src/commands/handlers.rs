@@ -10,7 +10,7 @@ use std::time::Duration;
 use mcpmon_alert::handlers_or_console;
 use mcpmon_core::alert::{ALERT_SCHEMA, Alert, DeliveryError, Notification, NotificationKind};
 use mcpmon_core::text::for_terminal;
-use mcpmon_core::{Clock as _, Handler, Level, Receipt, Scope, SystemClock};
+use mcpmon_core::{Clock as _, Handler, Level, Receipt, Subject, SystemClock};
 use serde::Serialize;
 
 use self::backlog::{Backlog, Fate};
@@ -250,9 +250,7 @@ fn message() -> Notification {
         schema: ALERT_SCHEMA.to_owned(),
         id: format!("test-{:x}", now.as_millis()),
         rule_name: "test".to_owned(),
-        scope: Scope::Monitor,
-        service_name: None,
-        tool_name: None,
+        subject: Subject::Monitor,
         level: Level::Info,
         message: "this is a test of mcpmon's alerts; nothing is wrong".to_owned(),
         timestamp: now,

@@ -306,7 +306,7 @@ mod tests {
     use super::*;
     use mcpmon_core::contract::MonitorReport;
     use mcpmon_core::{
-        Alert, Failure, FailureCode, Finding, FindingCode, Level, Phase, Scope, ServiceMetrics,
+        Alert, Failure, FailureCode, Finding, FindingCode, Level, Phase, ServiceMetrics, Subject,
         SystemMetrics,
     };
 
@@ -345,9 +345,7 @@ mod tests {
                 schema: mcpmon_core::alert::ALERT_SCHEMA.to_owned(),
                 id: format!("a{seconds}"),
                 rule_name: "service_down".to_owned(),
-                scope: Scope::Service,
-                service_name: Some("files".into()),
-                tool_name: None,
+                subject: Subject::Service("files".into()),
                 level,
                 message: message.to_owned(),
                 timestamp: ago(seconds),

@@ -68,9 +68,10 @@ pub struct RouteSettings {
     /// Only these rules; all if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<String>,
-    /// Only services with all of these labels.
+    /// Only alerts that all of these choose: labels of the service, or properties of the alert such
+    /// as `service_name` and `dependency` ([`MATCHER_NAMES`](crate::matchers::MATCHER_NAMES)).
     #[serde(default, rename = "match", skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    pub matchers: BTreeMap<String, String>,
     /// Names of handlers.
     pub handlers: Vec<String>,
     /// Only on these days; every day if empty.

@@ -198,7 +198,7 @@ impl Incidents {
                 (!query.active || alert.resolved_at.is_none())
                     && query.since.is_none_or(|since| last >= since)
                     && query.until.is_none_or(|until| alert.timestamp < until)
-                    && query.service.as_ref().is_none_or(|s| alert.service_name.as_ref() == Some(s))
+                    && query.service.as_ref().is_none_or(|s| alert.service_name() == Some(s))
             })
             .collect();
         found.sort_by(|a, b| (b.timestamp, &b.id).cmp(&(a.timestamp, &a.id)));

@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 
-use mcpmon_core::Timestamp;
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::store::StoredService;
 use mcpmon_core::window::is_failed;
+use mcpmon_core::{Subject, Timestamp};
 
 use super::LONGEST_SILENCE;
 
@@ -43,11 +43,11 @@ impl Ends {
         self.services.get(service).is_some_and(|end| *end < now)
     }
 
-    /// The end of what is known of a service, or of the machine.
-    pub(super) fn of_subject(&self, service: Option<&ServiceName>) -> Option<Timestamp> {
-        match service {
+    /// The end of what is known of a subject; `None` where nothing of it is stored.
+    pub(super) fn of_subject(&self, subject: &Subject) -> Option<Timestamp> {
+        match subject.service() {
             Some(service) => self.services.get(service).copied(),
-            None => self.host,
+            None => self.host.filter(|_| *subject == Subject::Host),
         }
     }
 }

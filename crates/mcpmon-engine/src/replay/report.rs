@@ -10,7 +10,7 @@ use mcpmon_core::rule::{Rule as _, Scope};
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::status::Level;
 use mcpmon_core::store::{CheckRecord, Transition};
-use mcpmon_core::{Status, Timestamp};
+use mcpmon_core::{Status, Subject, Timestamp};
 use serde::Serialize;
 
 use super::ends::Ends;
@@ -66,6 +66,8 @@ pub struct ReplayedMessage {
     pub service: Option<ServiceName>,
     /// The tool, where it is about one.
     pub tool: Option<String>,
+    /// What it is about.
+    pub subject: Subject,
     /// What it says. May hold text of a server.
     pub message: String,
     /// Who gets it.
@@ -84,6 +86,8 @@ pub struct ReplayedAlert {
     pub service: Option<ServiceName>,
     /// The tool, where it is about one.
     pub tool: Option<String>,
+    /// What it is about.
+    pub subject: Subject,
     /// How bad, at its worst.
     pub level: Level,
     /// What it says. May hold text of a server.
@@ -134,7 +138,7 @@ impl ReplayReport {
     /// What cannot be told because the history ended before the span, where something fired then.
     pub(super) fn after_the_end(&self) -> Option<String> {
         let ended = self.alerts.iter().filter_map(|alert| {
-            let subject = alert.service.as_ref().map_or("the machine", ServiceName::as_str);
+            let subject = alert.subject.service().map_or("the machine", ServiceName::as_str);
             Some((subject, alert.history_ended_at?))
         });
         let ended: BTreeMap<&str, Timestamp> = ended.collect();
@@ -215,13 +219,14 @@ impl Collector {
         if !fired_before {
             let of_rule = self.rules.entry(alert.rule_name.clone()).or_default();
             of_rule.fired += 1;
-            of_rule.services.extend(alert.service_name.clone());
+            of_rule.services.extend(alert.service_name().cloned());
         }
         let new = ReplayedAlert {
             id: alert.id.clone(),
             rule: alert.rule_name.clone(),
-            service: alert.service_name.clone(),
-            tool: alert.tool_name.clone(),
+            service: alert.service_name().cloned(),
+            tool: alert.tool_name().map(str::to_owned),
+            subject: alert.subject.clone(),
             level: alert.level,
             message: alert.message.clone(),
             fired_at: alert.timestamp,
@@ -271,8 +276,9 @@ impl Collector {
                 level: alert.level,
                 alert: alert.id.clone(),
                 rule: alert.rule_name.clone(),
-                service: alert.service_name.clone(),
-                tool: alert.tool_name.clone(),
+                service: alert.service_name().cloned(),
+                tool: alert.tool_name().map(str::to_owned),
+                subject: alert.subject.clone(),
                 message: alert.message.clone(),
                 handlers: vec![delivery.handler],
             });
@@ -290,8 +296,7 @@ impl Collector {
         let open: Vec<ReplayedAlert> = std::mem::take(&mut self.open).into_values().collect();
         let mut open_of: BTreeMap<String, u64> = BTreeMap::new();
         for mut alert in open {
-            alert.history_ended_at =
-                ends.of_subject(alert.service.as_ref()).filter(|end| *end < until);
+            alert.history_ended_at = ends.of_subject(&alert.subject).filter(|end| *end < until);
             let ended = alert.history_ended_at.unwrap_or(until);
             // Whether it fired in the span at all is not known.
             if ended < since {

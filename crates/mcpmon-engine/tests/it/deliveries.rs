@@ -106,7 +106,7 @@ async fn one_message_nobody_takes_holds_up_no_other_alert() {
     factory.script("other").usually(FailureCode::ConnectionRefused);
     seconds(35).await;
     let told = ops.delivered();
-    assert!(told.iter().any(|n| n.alerts[0].service_name.as_ref().unwrap().as_str() == "other"));
+    assert!(told.iter().any(|n| n.alerts[0].service_name().unwrap().as_str() == "other"));
     monitor.stop().await;
 }
 

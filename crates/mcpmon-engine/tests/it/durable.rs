@@ -9,7 +9,7 @@ use mcpmon_alert::AlertRule;
 use mcpmon_core::alert::{DeliveryError, Handler, Notification, NotificationKind, Receipt};
 use mcpmon_core::monitor::{CommandError, MonitorCommand, MonitorHandle as _};
 use mcpmon_core::store::{AlertQuery, IncidentLog as _, Store};
-use mcpmon_core::{FailureCode, Level, ServiceMetrics, Timestamp};
+use mcpmon_core::{FailureCode, Level, ServiceMetrics, Subject, Timestamp};
 use mcpmon_engine::{MemoryStore, RunningMonitor};
 use mcpmon_testkit::{
     FailingStore, Operations, Reaction, RecordingHandler, ScriptedFactory, StoreFault,
@@ -72,13 +72,14 @@ async fn that_a_handler_fails_is_over_when_it_was_taken_away_while_nobody_ran() 
     first.stop().await;
     let open = async || {
         let query = AlertQuery { active: true, limit: 99, ..AlertQuery::default() };
-        let alerts = memory.alerts(&query).await.unwrap();
-        alerts.iter().filter(|open| open.alert.rule_name == mcpmon_alert::DELIVERY_FAILING).count()
+        let alerts = memory.alerts(&query).await.unwrap().into_iter().map(|open| open.alert);
+        let of_rule = alerts.filter(|open| open.rule_name == mcpmon_alert::DELIVERY_FAILING);
+        of_rule.map(|open| open.subject).collect::<Vec<_>>()
     };
-    assert_eq!(open().await, 1);
+    assert_eq!(open().await, [Subject::Handler("broken".to_owned())]);
     let second = down(&store, &[&ops]).await;
     seconds(60).await;
-    assert_eq!(open().await, 0);
+    assert!(open().await.is_empty());
     second.stop().await;
 }
 

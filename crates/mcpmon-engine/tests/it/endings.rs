@@ -7,7 +7,7 @@ use mcpmon_core::alert::NotificationKind;
 use mcpmon_core::observation::DependencyObservation;
 use mcpmon_core::settings::MaintenanceWindow;
 use mcpmon_core::store::{Store, Transition};
-use mcpmon_core::{FailureCode, Handler, Observation, Question, ServiceSpec, Status};
+use mcpmon_core::{FailureCode, Handler, Observation, Question, ServiceSpec, Status, Subject};
 use mcpmon_engine::{Change, MemoryStore};
 use mcpmon_testkit::{Reaction, RecordingHandler, ScriptedFactory, Step};
 
@@ -58,6 +58,9 @@ async fn an_alert_of_what_nobody_needs_after_a_restart_ends() {
     let first = start(&["tcp://db:5432"]).await;
     seconds(30).await;
     assert_eq!(told(&ops, "dependency_down"), [NotificationKind::Firing]);
+    let alert = &ops.delivered()[0].alerts[0];
+    assert_eq!(alert.subject, Subject::Dependency("tcp://db:5432".to_owned()));
+    assert_eq!(alert.service_name(), None, "a dependency is no service");
     first.stop().await;
     // Who still needs it says nothing new; who needs it no longer ends it.
     let second = start(&["tcp://db:5432"]).await;
@@ -129,7 +132,7 @@ async fn what_depends_on_a_service_under_maintenance_is_quiet_until_it_is_known_
     let services: Vec<String> = ops
         .delivered()
         .iter()
-        .filter_map(|message| message.alerts[0].service_name.as_ref())
+        .filter_map(|message| message.alerts[0].service_name())
         .map(ToString::to_string)
         .collect();
     assert_eq!(services, ["db"]);

@@ -91,7 +91,7 @@ async fn rules_see_the_tools_that_were_called() {
     seconds(60).await;
     let told = ops.delivered();
     let slow = told.iter().find(|told| told.alerts[0].rule_name == "slow").expect("it fired");
-    assert_eq!(slow.alerts[0].tool_name.as_deref(), Some("t"));
+    assert_eq!(slow.alerts[0].tool_name(), Some("t"));
     monitor.stop().await;
 }
 

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mcpmon_core::alert::NotificationKind;
+use mcpmon_core::alert::{AlertKey, NotificationKind};
 use mcpmon_core::monitor::{EventStream, MonitorCommand, MonitorEvent, MonitorHandle};
 use mcpmon_core::rule::{RuleContext, RuleError, RuleInput, RulePolicy, Verdict};
-use mcpmon_core::service::ServiceName;
 use mcpmon_core::store::{AlertQuery, IncidentLog, RecordQuery, SampleStore, Store};
 use mcpmon_core::{
-    Clock, FailureCode, Handler, HostProbe, Level, Question, Rule, Status, SystemMetrics, Timestamp,
+    Clock, FailureCode, Handler, HostProbe, Level, Question, Rule, Status, Subject, SystemMetrics,
+    Timestamp,
 };
 use mcpmon_engine::{Change, MemoryStore, Monitor, StartError};
 use mcpmon_testkit::{
@@ -52,7 +52,7 @@ async fn one_outage_is_one_alert_and_one_recovery() {
     assert_eq!(monitor.service_status("a"), Some(Status::Stopped));
     assert_eq!((ops.count(NotificationKind::Firing), ops.delivered().len()), (1, 1));
     let told = &ops.delivered()[0].alerts[0];
-    assert_eq!((told.rule_name.as_str(), told.service_name.as_deref_str()), ("service_down", "a"));
+    assert_eq!(told.key(), AlertKey::new("service_down", Subject::Service("a".into())));
     assert_eq!(told.failure.as_ref().unwrap().code, FailureCode::ConnectionRefused);
 
     factory.script("a").usually(Step::answered());
@@ -60,16 +60,6 @@ async fn one_outage_is_one_alert_and_one_recovery() {
     assert_eq!(monitor.service_status("a"), Some(Status::Running));
     assert_eq!((ops.count(NotificationKind::Resolved), ops.delivered().len()), (1, 2));
     monitor.stop().await;
-}
-
-trait NameText {
-    fn as_deref_str(&self) -> &str;
-}
-
-impl NameText for Option<ServiceName> {
-    fn as_deref_str(&self) -> &str {
-        self.as_ref().map_or("", ServiceName::as_str)
-    }
 }
 
 #[tokio::test(start_paused = true)]

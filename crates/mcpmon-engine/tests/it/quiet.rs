@@ -42,7 +42,7 @@ async fn a_storm_is_one_digest_of_what_began_and_one_of_what_ended() {
         .iter()
         .flat_map(|message| &message.alerts)
         .filter(|alert| alert.resolved_at.is_some())
-        .map(|alert| alert.service_name.as_ref().unwrap().to_string())
+        .map(|alert| alert.service_name().unwrap().to_string())
         .collect();
     over.sort();
     assert_eq!(over, names, "whoever was told of it is told of its end, once");

@@ -45,7 +45,7 @@ fn second(at: Timestamp) -> u64 {
 fn lived(alerts: &[Alert]) -> Spans {
     let mut spans = Spans::new();
     for alert in alerts {
-        let service = alert.service_name.as_ref().map(ToString::to_string).unwrap_or_default();
+        let service = alert.service_name().map(ToString::to_string).unwrap_or_default();
         let span = (second(alert.timestamp), alert.resolved_at.map(second));
         spans.entry((alert.rule_name.clone(), service)).or_default().push(span);
     }

@@ -107,7 +107,8 @@ pub(super) async fn write(
     for state in exporter.incidents.states().await? {
         let is_open = state.alert.as_ref().is_some_and(|alert| {
             let is_inside = query.until.is_none_or(|until| alert.timestamp < until);
-            let is_asked = query.service.is_none() || query.service == alert.service_name;
+            let is_asked =
+                query.service.is_none() || query.service.as_ref() == alert.service_name();
             alert.resolved_at.is_none() && is_inside && is_asked
         });
         if is_open {

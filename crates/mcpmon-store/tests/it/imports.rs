@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::time::Duration;
 
-use mcpmon_core::alert::{Acknowledgement, AlertKey, AlertPhase, AlertState};
+use mcpmon_core::alert::{Acknowledgement, AlertPhase, AlertState};
 use mcpmon_core::failure::FailureCode;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
@@ -15,7 +15,8 @@ use mcpmon_store::SqliteStore;
 use mcpmon_store::export::{ExportQuery, Exporter};
 use mcpmon_store::import::{ImportError, Imported, Importer};
 use mcpmon_testkit::samples::{
-    alert, answered, check, failed_check, failure, lists, process_metrics, resolved_alert,
+    alert, alert_about, answered, check, failed_check, failure, lists, process_metrics,
+    resolved_alert, subjects,
 };
 use mcpmon_testkit::{HOSTILE, START};
 use proptest::prelude::*;
@@ -91,12 +92,7 @@ async fn lived_in(store: &SqliteStore) {
     }
     store.append(&batch).await.unwrap();
     let open = alert("slow", "zeta");
-    let key = AlertKey {
-        rule: open.rule_name.clone(),
-        service: open.service_name.clone(),
-        tool: open.tool_name.clone(),
-    };
-    let mut state = AlertState::new(key, at(3));
+    let mut state = AlertState::new(open.key(), at(3));
     state.phase = AlertPhase::Firing;
     state.alert = Some(open.clone());
     state.acknowledged =
@@ -230,15 +226,32 @@ async fn an_import_that_was_cut_short_is_finished_by_another() {
 }
 
 fn standing(of: &mcpmon_core::Alert, phase: AlertPhase) -> AlertState {
-    let key = AlertKey {
-        rule: of.rule_name.clone(),
-        service: of.service_name.clone(),
-        tool: of.tool_name.clone(),
-    };
-    let mut state = AlertState::new(key, at(3));
+    let mut state = AlertState::new(of.key(), at(3));
     state.phase = phase;
     state.alert = (phase == AlertPhase::Firing).then(|| of.clone());
     state
+}
+
+#[tokio::test]
+async fn alerts_about_every_kind_of_subject_come_back_as_they_were() {
+    let directory = TempDir::new().unwrap();
+    let first = open(&directory.path().join("first.db"));
+    let alerts = subjects().map(|subject| alert_about("rule", subject));
+    let states = alerts.iter().map(|alert| standing(alert, AlertPhase::Firing)).collect();
+    let all = Transition { states, alerts: alerts.to_vec(), at: at(5), ..Transition::default() };
+    first.commit(&all).await.unwrap();
+    let lines = lines_of(&first, &ExportQuery::default()).await;
+    let second = open(&directory.path().join("second.db"));
+    assert_eq!(import(&second, &lines).await.unwrap().alerts, 6);
+    assert_eq!(lines_of(&second, &ExportQuery::default()).await, lines);
+    assert_eq!(second.states().await.unwrap(), first.states().await.unwrap());
+
+    // Of one service: neither a dependency nor a handler of its name.
+    let service = Some("same".into());
+    let of_service = lines_of(&first, &ExportQuery { service, ..ExportQuery::default() }).await;
+    let of_service = String::from_utf8(of_service).unwrap();
+    assert_eq!(of_service.matches(r#""record":"alert""#).count(), 2, "{of_service}");
+    assert_eq!(of_service.matches(r#""record":"alert_state""#).count(), 2, "{of_service}");
 }
 
 #[tokio::test]

@@ -9,12 +9,13 @@ use mcpmon_core::store::{
     AlertQuery, AlertRecord, AuditEntry, AuditQuery, CommandQueue, Delivery, IncidentLog,
     NewDelivery, PrunePlan, Settlement, Store, StoreError, Transition,
 };
+use mcpmon_core::subject::{Subject, SubjectKind};
 use mcpmon_core::time::Timestamp;
 use mcpmon_core::{FailureCode, RepairOutcome};
 
 use super::{at, samples};
 use crate::hostile::HOSTILE;
-use crate::samples::{alert, check, notification};
+use crate::samples::{alert, alert_about, check, notification, subjects};
 
 const FIRING: AlertPhase = AlertPhase::Firing;
 
@@ -461,12 +462,51 @@ pub(super) async fn a_word_about_an_unknown_message_is_no_error(log: &impl Incid
     assert!(log.dead_letters(10).await.expect("dead letters are read").is_empty());
 }
 
+/// A service, a dependency and a handler may have one name. Their states and alerts are each their
+/// own, also after a change, and only what is about the service is found by its name.
+pub(super) async fn subjects_of_one_name_are_kept_apart(log: &impl IncidentLog) {
+    let alerts = subjects().map(|subject| alert_about("rule", subject));
+    let states = alerts.iter().map(|alert| state(alert, FIRING)).collect();
+    let all = Transition { states, alerts: alerts.to_vec(), at: at(1_000), ..Default::default() };
+    commit(log, all).await;
+    let kinds_of = |found: Vec<AlertRecord>| {
+        let mut kinds: Vec<SubjectKind> =
+            found.iter().map(|record| record.alert.subject.kind()).collect();
+        kinds.sort_unstable();
+        kinds
+    };
+    let found = log.alerts(&every_alert()).await.expect("alerts are read");
+    for record in &found {
+        assert!(alerts.contains(&record.alert), "{:?} is not as it was", record.alert.subject);
+    }
+    assert_eq!(kinds_of(found), SubjectKind::ALL);
+    let of_service = AlertQuery { service: Some("same".into()), ..every_alert() };
+    let found = log.alerts(&of_service).await.expect("alerts are read");
+    assert_eq!(kinds_of(found), [SubjectKind::Service, SubjectKind::Tool]);
+    for changed in &alerts {
+        let resolved = state(changed, AlertPhase::Resolved);
+        let one = Transition { states: vec![resolved], at: at(2_000), ..Transition::default() };
+        commit(log, one).await;
+        let states = log.states().await.expect("states are read");
+        assert_eq!(states.len(), SubjectKind::ALL.len());
+        let phase = |state: &&AlertState| state.key == changed.key();
+        let known = states.iter().find(phase).map(|state| state.phase);
+        assert_eq!(known, Some(AlertPhase::Resolved), "{:?}", changed.subject);
+        let states = vec![state(changed, FIRING)];
+        let back = Transition { states, at: at(2_000), ..Transition::default() };
+        commit(log, back).await;
+        let firing = log.states().await.expect("states are read");
+        assert!(firing.iter().all(|state| state.phase == FIRING), "{:?}", changed.subject);
+    }
+}
+
 pub(super) async fn hostile_text_is_kept_as_it_came(log: &impl IncidentLog) {
     let mut transition = Transition { at: at(1_000), ..Transition::default() };
     for (number, text) in HOSTILE.iter().enumerate() {
         let mut alert = firing(text, text, at(1_000));
         alert.id = alert_id(number);
-        (alert.message, alert.tool_name) = ((*text).to_owned(), Some((*text).to_owned()));
+        alert.message = (*text).to_owned();
+        alert.subject = Subject::tool_of(*text, *text);
         alert.labels.insert((*text).to_owned(), (*text).to_owned());
         transition.states.push(state(&alert, FIRING));
         let mut new = message("ops", &alert_id(number));

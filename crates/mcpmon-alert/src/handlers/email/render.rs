@@ -101,11 +101,15 @@ impl Letterhead {
 
     fn section(&self, kind: NotificationKind, alert: &Alert) -> Section {
         let mut rows = Rows::default();
-        if let Some(service) = &alert.service_name {
-            rows.add("Service", service.as_str());
-        }
-        if let Some(tool) = &alert.tool_name {
-            rows.add("Tool", tool);
+        let subject = &alert.subject;
+        let names = [
+            ("Service", subject.service().map(|service| service.as_str())),
+            ("Tool", subject.tool()),
+            ("Dependency", subject.dependency()),
+            ("Handler", subject.handler()),
+        ];
+        for (title, name) in names {
+            rows.add(title, name.unwrap_or_default());
         }
         rows.add("Rule", &alert.rule_name);
         rows.add("Since", &self.local(alert.timestamp));
@@ -225,6 +229,7 @@ fn html(notification: &Notification, sections: &[Section]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mcpmon_core::subject::Subject;
     use mcpmon_testkit::{HOSTILE, START, samples};
 
     fn letterhead() -> Letterhead {
@@ -285,6 +290,27 @@ mod tests {
     }
 
     #[test]
+    fn a_row_names_what_the_alert_is_about() {
+        let expected: [&[(&str, &str)]; 6] = [
+            &[("Service", "same")],
+            &[("Service", "same"), ("Tool", "same")],
+            &[],
+            &[],
+            &[("Dependency", "same")],
+            &[("Handler", "same")],
+        ];
+        for (subject, expected) in samples::subjects().into_iter().zip(expected) {
+            let alert = samples::alert_about("rule", subject);
+            let section = letterhead().section(NotificationKind::Firing, &alert);
+            let names = section.rows.iter().take_while(|(name, _)| name != "Rule");
+            let names: Vec<(&str, &str)> =
+                names.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            assert_eq!(names, expected);
+            assert!(section.rows.iter().all(|(name, _)| name != "subject"), "not twice");
+        }
+    }
+
+    #[test]
     fn a_recovery_says_so_and_threads_under_its_alert() {
         let mut firing = samples::notification("x", NotificationKind::Firing);
         firing.key = notification_key(&firing.alerts[0].id, NotificationKind::Firing, "");
@@ -320,8 +346,7 @@ mod tests {
             notification.key = (*hostile).to_owned();
             let alert = &mut notification.alerts[0];
             alert.message = (*hostile).to_owned();
-            alert.service_name = Some((*hostile).into());
-            alert.tool_name = Some((*hostile).to_owned());
+            alert.subject = Subject::tool_of(*hostile, *hostile);
             alert.labels.insert((*hostile).to_owned(), (*hostile).to_owned());
             alert.metrics = serde_json::json!({ *hostile: *hostile });
             if let Some(failure) = &mut alert.failure {

@@ -43,7 +43,8 @@ const REPEATS_MISSED: u32 = 4;
 /// | `ca_file` | PEM certificates trusted beside the system's | none |
 /// | `timeout` | the whole delivery to one member | `30s` |
 ///
-/// Labels are `alertname` (the rule), `severity`, `service`, `tool`, `scope` and the service's own;
+/// Labels are `alertname` (the rule), `severity`, `scope`, the name of what the alert is about
+/// (`service`, `service` and `tool`, `dependency`, or `handler`), and the service's own labels;
 /// annotations `summary`, `description` and `next_step`.
 pub struct AlertmanagerHandler {
     inner: Arc<Inner>,
@@ -241,12 +242,18 @@ fn labels(alert: &Alert) -> BTreeMap<String, String> {
         .collect();
     labels.insert("alertname".to_owned(), alert.rule_name.clone());
     labels.insert("severity".to_owned(), alert.level.as_str().to_owned());
-    labels.insert("scope".to_owned(), alert.scope.to_string());
-    if let Some(service) = &alert.service_name {
-        labels.insert("service".to_owned(), service.to_string());
-    }
-    if let Some(tool) = &alert.tool_name {
-        labels.insert("tool".to_owned(), tool.clone());
+    labels.insert("scope".to_owned(), alert.scope().to_string());
+    let subject = &alert.subject;
+    let names = [
+        ("service", subject.service().map(|service| service.as_str())),
+        ("tool", subject.tool()),
+        ("dependency", subject.dependency()),
+        ("handler", subject.handler()),
+    ];
+    for (label, name) in names {
+        if let Some(name) = name {
+            labels.insert(label.to_owned(), name.to_owned());
+        }
     }
     labels.into_iter().map(|(name, value)| (name, truncate(&for_terminal(&value), 1_000))).collect()
 }
@@ -378,6 +385,8 @@ impl AlertmanagerHandler {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::handlers::http::testing::{Far, Says};
     use mcpmon_testkit::{HOSTILE, handler_conformance, samples, within};
@@ -392,6 +401,34 @@ mod tests {
 
     fn moment(value: &Value) -> jiff::Timestamp {
         value.as_str().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn an_alert_is_labelled_by_what_it_is_about_from_its_beginning_to_its_end() {
+        let expected = [
+            json!({ "scope": "service", "service": "same", "team": "platform" }),
+            json!({ "scope": "tool", "service": "same", "tool": "same", "team": "platform" }),
+            json!({ "scope": "host" }),
+            json!({ "scope": "monitor" }),
+            json!({ "scope": "monitor", "dependency": "same" }),
+            json!({ "scope": "monitor", "handler": "same" }),
+        ];
+        let mut fingerprints = BTreeSet::new();
+        for (subject, mut expected) in samples::subjects().into_iter().zip(expected) {
+            let firing = samples::alert_about("rule", subject);
+            expected["alertname"] = "rule".into();
+            expected["severity"] = "error".into();
+            assert_eq!(json!(labels(&firing)), expected);
+            let ended = Alert { resolved_at: Some(firing.timestamp), ..firing.clone() };
+            assert_eq!(labels(&ended), labels(&firing));
+            assert_eq!(fingerprint(&ended), fingerprint(&firing));
+            fingerprints.insert(fingerprint(&firing));
+            let notification = Notification::new("k", NotificationKind::Resolved, vec![ended]);
+            let hook = &webhook_body(&notification, "am")["alerts"][0];
+            assert_eq!(hook["labels"], expected);
+            assert_eq!(hook["fingerprint"], fingerprint(&firing));
+        }
+        assert_eq!(fingerprints.len(), samples::subjects().len(), "they are kept apart");
     }
 
     #[tokio::test]

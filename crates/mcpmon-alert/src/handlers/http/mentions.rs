@@ -3,6 +3,7 @@
 use mcpmon_core::NotificationKind;
 use mcpmon_core::alert::{Alert, Handler, Notification};
 use mcpmon_core::settings::HandlerSettings;
+use mcpmon_core::subject::Subject;
 use mcpmon_testkit::samples;
 use serde_json::Value;
 
@@ -33,8 +34,7 @@ fn everywhere(kind: NotificationKind, text: &str) -> Notification {
     let mut notification = samples::notification(text, kind);
     let in_alert = |alert: &mut Alert| {
         alert.message = text.to_owned();
-        alert.service_name = Some(text.into());
-        alert.tool_name = Some(text.to_owned());
+        alert.subject = Subject::tool_of(text, text);
         alert.labels.insert(text.to_owned(), text.to_owned());
         if let Some(failure) = &mut alert.failure {
             failure.message = text.to_owned();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::sender::{Place, Sender, receipt, secret_header};
 use super::{MOST_LINES, half_a_minute};
-use crate::handlers::wording::{headline, is_over, line};
+use crate::handlers::wording::{headline, is_over, line, subject};
 
 /// Longest message: ntfy makes an attachment of what is over 4,096 bytes.
 const LONGEST: usize = 3_500;
@@ -104,10 +104,7 @@ impl NtfyHandler {
 
 fn title(notification: &Notification) -> String {
     match notification.alerts.as_slice() {
-        [alert] => {
-            let about = alert.service_name.as_ref().map_or("this machine", |name| name.as_str());
-            format!("{about}: {}", alert.rule_name)
-        }
+        [alert] => format!("{}: {}", subject(alert), alert.rule_name),
         _ => headline(notification),
     }
 }
@@ -217,6 +214,23 @@ mod tests {
         assert_eq!(body["title"], "files: service_down");
         let over = handler.body(&samples::notification("k", NotificationKind::Resolved));
         assert_eq!((&over["priority"], &over["tags"]), (&json!(2), &json!(["white_check_mark"])));
+    }
+
+    #[test]
+    fn a_title_names_what_the_alert_is_about() {
+        let titles = samples::subjects().map(|subject| {
+            let alerts = vec![samples::alert_about("rule", subject)];
+            title(&Notification::new("k", NotificationKind::Firing, alerts))
+        });
+        let expected = [
+            "same: rule",
+            "same/same: rule",
+            "this machine: rule",
+            "mcpmon: rule",
+            "dependency same: rule",
+            "handler same: rule",
+        ];
+        assert_eq!(titles, expected);
     }
 
     #[tokio::test]

@@ -107,9 +107,14 @@ fn dedup_key(kind: NotificationKind, alert: &Alert) -> String {
 }
 
 fn payload(kind: NotificationKind, alert: &Alert) -> Value {
-    let source = alert.service_name.as_ref().map_or("mcpmon", |service| service.as_str());
+    let subject = &alert.subject;
+    // What is affected: the monitor itself where it is no other system.
+    let service = subject.service().map(|service| service.as_str());
+    let source = service.or(subject.dependency()).unwrap_or("mcpmon");
+    let component = subject.tool().or(subject.handler());
     let mark = if kind == NotificationKind::Test { "TEST: " } else { "" };
-    let mut details = json!({ "rule": alert.rule_name, "labels": alert.labels });
+    let mut details =
+        json!({ "rule": alert.rule_name, "labels": alert.labels, "subject": subject });
     if let Some(failure) = &alert.failure {
         details["failure"] = json!({
             "code": failure.code,
@@ -123,7 +128,8 @@ fn payload(kind: NotificationKind, alert: &Alert) -> Value {
         "source": for_terminal(source),
         "severity": severity(kind, alert.level),
         "timestamp": alert.timestamp.to_string(),
-        "component": alert.tool_name.as_deref().map(for_terminal),
+        "component": component.map(for_terminal),
+        "group": subject.kind(),
         "class": alert.rule_name,
         "custom_details": details,
     })
@@ -203,6 +209,30 @@ mod tests {
             assert_eq!(event["dedup_key"], Value::from(notification.alerts[0].id.as_str()));
             assert_eq!(event["routing_key"], "R0UT1NG");
             assert_eq!(event.get("payload").is_some(), action == "trigger");
+        }
+    }
+
+    #[test]
+    fn an_incident_names_what_is_affected() {
+        let expected = [
+            ("same", None, "service"),
+            ("same", Some("same"), "tool"),
+            ("mcpmon", None, "host"),
+            ("mcpmon", None, "monitor"),
+            ("same", None, "dependency"),
+            ("mcpmon", Some("same"), "handler"),
+        ];
+        for (subject, (source, component, group)) in samples::subjects().into_iter().zip(expected) {
+            let alert = samples::alert_about("rule", subject);
+            let payload = payload(NotificationKind::Firing, &alert);
+            assert_eq!(payload["source"], source, "{payload}");
+            assert_eq!(payload["component"].as_str(), component, "{payload}");
+            assert_eq!(payload["group"], group, "{payload}");
+            assert_eq!(payload["custom_details"]["subject"]["kind"], group);
+            let ended = Alert { resolved_at: Some(alert.timestamp), ..alert.clone() };
+            let key = |kind, alert| dedup_key(kind, alert);
+            let (begin, end) = (NotificationKind::Firing, NotificationKind::Resolved);
+            assert_eq!(key(begin, &alert), key(end, &ended));
         }
     }
 

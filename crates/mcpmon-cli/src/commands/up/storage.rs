@@ -6,7 +6,7 @@ use std::path::Path;
 use mcpmon_alert::STORAGE_FAILING;
 use mcpmon_core::alert::{ALERT_SCHEMA, Alert, Notification, NotificationKind};
 use mcpmon_core::store::{IncidentLog as _, NewDelivery, Transition};
-use mcpmon_core::{Clock as _, Level, Scope, StoreError, SystemClock, Timestamp};
+use mcpmon_core::{Clock as _, Level, StoreError, Subject, SystemClock, Timestamp};
 use mcpmon_store::{FileSystem, OpenOptions, SetAside, SqliteStore};
 
 use crate::exit::CliError;
@@ -42,9 +42,7 @@ pub(super) async fn tell(
         schema: ALERT_SCHEMA.to_owned(),
         id: format!("{STORAGE_FAILING}-set-aside-{}", now.as_millis()),
         rule_name: STORAGE_FAILING.to_owned(),
-        scope: Scope::Host,
-        service_name: None,
-        tool_name: None,
+        subject: Subject::Monitor,
         level: Level::Critical,
         message: message(aside),
         timestamp: now,

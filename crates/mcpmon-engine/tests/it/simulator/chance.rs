@@ -195,9 +195,7 @@ impl Run {
             }
             let alerts: Vec<&str> = open
                 .iter()
-                .filter(|record| {
-                    record.alert.service_name.as_ref().is_some_and(|of| of.as_str() == *name)
-                })
+                .filter(|record| record.alert.service_name().is_some_and(|of| of.as_str() == *name))
                 .map(|record| record.alert.rule_name.as_str())
                 .collect();
             let needs_z = ["d", "e"].contains(name);

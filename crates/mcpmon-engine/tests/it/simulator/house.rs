@@ -58,9 +58,9 @@ impl Witness {
             .map(|(_, told)| {
                 let alert = &told.alerts[0];
                 let over = if alert.resolved_at.is_some() { "ended" } else { "fires" };
-                let service = alert.service_name.as_ref().map_or("-", |name| name.as_str());
                 let kind = told.kind.as_str();
-                format!("{kind} {service} {over} x{}", told.alerts.len())
+                let subject = &alert.subject;
+                format!("{kind} {subject} {over} x{}", told.alerts.len())
             })
             .collect()
     }

@@ -87,7 +87,7 @@ pub(crate) fn verify(house: &mut House, excuses: &Excuses) {
             if !told {
                 // Nobody is told of themselves that they cannot be told.
                 let is_their_own = alert.rule_name == DELIVERY_FAILING
-                    && alert.service_name.as_ref().is_some_and(|of| of.as_str() == name);
+                    && alert.subject.handler().is_some_and(|of| of == name);
                 let excused = excuses.silenced(alert) || was_absent || is_their_own;
                 assert!(excused, "`{name}` was never told of {alert:?}");
                 continue;
@@ -125,8 +125,7 @@ fn a_fresh_alert_gets_through(house: &mut House) {
             .filter(|(_, told)| {
                 told.alerts.iter().any(|alert| {
                     let is_down = alert.rule_name == SERVICE_DOWN;
-                    is_down
-                        && alert.service_name.as_ref().is_some_and(|name| name.as_str() == "fresh")
+                    is_down && alert.service_name().is_some_and(|name| name.as_str() == "fresh")
                 })
             })
             .map(|(_, told)| told.kind.as_str())

@@ -134,8 +134,7 @@ fn counts(house: &House, rule: &str) -> Vec<usize> {
         .iter()
         .map(|spec| {
             let of_it = alerts.iter().filter(|record| {
-                record.alert.rule_name == rule
-                    && record.alert.service_name.as_ref() == Some(&spec.name)
+                record.alert.rule_name == rule && record.alert.service_name() == Some(&spec.name)
             });
             of_it.count()
         })
