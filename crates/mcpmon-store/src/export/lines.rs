@@ -16,7 +16,7 @@ use mcpmon_core::text::for_json;
 use mcpmon_core::{ServiceName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{EXPORT_SCHEMA, ExportError, ExportQuery, ExportRecord, Exporter};
+use super::{EXPORT_SCHEMA, ExportError, ExportQuery, ExportRecord, Exporter, subjects};
 
 /// One line; `record` says which kind it is.
 #[derive(Serialize)]
@@ -83,8 +83,8 @@ impl ReadLine {
             Kind::List => Self::List(serde_json::from_slice(text)?),
             Kind::Change => Self::Change(serde_json::from_slice(text)?),
             Kind::Snapshot => Self::Snapshot(serde_json::from_slice::<Snapshot>(text)?.check),
-            Kind::Alert => Self::Alert(serde_json::from_slice(text)?),
-            Kind::AlertState => Self::AlertState(serde_json::from_slice(text)?),
+            Kind::Alert => Self::Alert(subjects::read_alert(text)?),
+            Kind::AlertState => Self::AlertState(subjects::read_state(text)?),
         })
     }
 }

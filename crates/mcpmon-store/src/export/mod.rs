@@ -10,6 +10,7 @@ mod json;
 mod lines;
 mod replay;
 mod spool;
+mod subjects;
 mod target;
 
 use std::collections::HashSet;

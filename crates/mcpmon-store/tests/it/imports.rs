@@ -255,6 +255,41 @@ async fn alerts_about_every_kind_of_subject_come_back_as_they_were() {
 }
 
 #[tokio::test]
+async fn an_alert_of_an_older_export_gets_its_subject_and_an_unclear_one_stops_the_import() {
+    let directory = TempDir::new().unwrap();
+    let first = open(&directory.path().join("first.db"));
+    let dependency = mcpmon_core::Subject::Dependency("tcp://db:5432".to_owned());
+    let open_alert = alert_about("dependency_down", dependency.clone());
+    let states = vec![standing(&open_alert, AlertPhase::Firing)];
+    let all = Transition { states, alerts: vec![open_alert], at: at(5), ..Transition::default() };
+    first.commit(&all).await.unwrap();
+    let lines = String::from_utf8(lines_of(&first, &ExportQuery::default()).await).unwrap();
+    // As it was written when the name of a dependency stood in the place of a service's.
+    let named = r#""subject":{"kind":"dependency","name":"tcp://db:5432"}"#;
+    let old = lines
+        .replace(
+            &format!(r#""key":{{"rule":"dependency_down",{named}}}"#),
+            r#""key":{"rule":"dependency_down","service":"tcp://db:5432","tool":null}"#,
+        )
+        .replace(
+            &format!(r#""service_name":null,"tool_name":null,{named}"#),
+            r#""service_name":"tcp://db:5432","tool_name":null"#,
+        );
+    // In the alert, in the state's key and in its alert; what is left stands in the metrics.
+    assert_eq!((lines.matches(named).count(), old.matches(named).count()), (5, 2));
+    let second = open(&directory.path().join("second.db"));
+    import(&second, old.as_bytes()).await.unwrap();
+    assert_eq!(second.states().await.unwrap(), first.states().await.unwrap());
+    assert_eq!(lines_of(&second, &ExportQuery::default()).await, lines.as_bytes());
+
+    let unclear = old.replace("dependency_down", "own_rule");
+    let third = open(&directory.path().join("third.db"));
+    let error = import(&third, unclear.as_bytes()).await.unwrap_err();
+    assert!(error.to_string().contains("missing field `subject`"), "{error}");
+    assert!(third.states().await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn an_alert_whose_subject_is_judged_here_does_not_stay_open() {
     let directory = TempDir::new().unwrap();
     let old = open(&directory.path().join("old.db"));
