@@ -41,3 +41,4 @@ mod restarts;
 mod secrets;
 mod settings;
 mod shutdown;
+mod subjects;

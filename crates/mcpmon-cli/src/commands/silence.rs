@@ -1,5 +1,7 @@
 //! `mcpmon silence`: says nothing of matching alerts for a while, and lists or ends silences.
 
+mod named;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -27,6 +29,12 @@ pub(crate) struct Args {
     /// Of these services; of all, if neither they nor anything else is named.
     #[arg(value_name = "NAME")]
     services: Vec<String>,
+    /// Of alerts about this dependency, as `depends_on` writes it; may be given several times.
+    #[arg(long = "dependency", value_name = "DEPENDENCY", conflicts_with = "labels")]
+    dependencies: Vec<String>,
+    /// Of alerts about this handler; may be given several times.
+    #[arg(long = "handler", value_name = "HANDLER", conflicts_with = "labels")]
+    handlers: Vec<String>,
     /// Of alerts of this rule.
     #[arg(long, value_name = "RULE")]
     rule: Option<String>,
@@ -43,13 +51,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT", default_value = "")]
     comment: String,
     /// Everything, although nothing is named.
-    #[arg(long, conflicts_with_all = ["services", "rule", "level", "labels"])]
+    #[arg(long, conflicts_with_all = ["services", "dependencies", "handlers", "rule", "level", "labels"])]
     all: bool,
     /// Lists the silences that hold now or will.
-    #[arg(long, conflicts_with_all = ["services", "rule", "level", "labels", "all", "end"])]
+    #[arg(long, conflicts_with_all = ["services", "dependencies", "handlers", "rule", "level", "labels", "all", "end"])]
     list: bool,
     /// Ends the silence of this id.
-    #[arg(long, value_name = "ID", conflicts_with_all = ["services", "rule", "level", "labels", "all"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["services", "dependencies", "handlers", "rule", "level", "labels", "all"])]
     end: Option<String>,
     /// How to answer.
     #[arg(long, value_enum, default_value_t)]
@@ -90,7 +98,7 @@ pub(crate) async fn run(args: &Args, paths: &Paths, output: &Output) -> Result<E
     }
     let silences = match &args.end {
         Some(id) => vec![ended(&archive, id, now).await?],
-        None => begun(args, &archive, now).await?,
+        None => begun(args, &archive, paths, now).await?,
     };
     for silence in &silences {
         archive.any().submit(&MonitorCommand::Silence(silence.clone())).await?;
@@ -153,10 +161,17 @@ async fn ended(archive: &Archive, id: &str, now: Timestamp) -> Result<Silence, C
     }
 }
 
-async fn begun(args: &Args, archive: &Archive, now: Timestamp) -> Result<Vec<Silence>, CliError> {
+async fn begun(
+    args: &Args,
+    archive: &Archive,
+    paths: &Paths,
+    now: Timestamp,
+) -> Result<Vec<Silence>, CliError> {
     let named = args.rule.is_some() || args.level.is_some() || !args.labels.is_empty();
-    if args.services.is_empty() && !named && !args.all {
-        let message = "name a service, --rule, --level or --label; --all silences everything";
+    let has_others = !args.dependencies.is_empty() || !args.handlers.is_empty();
+    if args.services.is_empty() && !has_others && !named && !args.all {
+        let message = "name a service, --dependency, --handler, --rule, --level or --label; \
+                       --all silences everything";
         return Err(CliError::Usage(message.to_owned()));
     }
     let stored = archive.any().services().await?;
@@ -164,6 +179,18 @@ async fn begun(args: &Args, archive: &Archive, now: Timestamp) -> Result<Vec<Sil
     for name in &args.services {
         if !known.clone().any(|known| known == name) {
             return Err(unknown_service(name, known));
+        }
+    }
+    // Of each a silence of its own: an alert is about one of them.
+    let mut subjects: Vec<(&str, String)> =
+        args.services.iter().map(|name| ("service_name", name.clone())).collect();
+    if has_others {
+        let known = named::Known::read(archive.any(), paths).await?;
+        for text in &args.dependencies {
+            subjects.push(("dependency", known.dependency(text)?));
+        }
+        for name in &args.handlers {
+            subjects.push(("handler", known.handler(name)?));
         }
     }
     let mut common: BTreeMap<String, String> = args.labels.iter().cloned().collect();
@@ -179,15 +206,15 @@ async fn begun(args: &Args, archive: &Archive, now: Timestamp) -> Result<Vec<Sil
         by: by.clone(),
         comment: args.comment.clone(),
     };
-    if args.services.is_empty() {
+    if subjects.is_empty() {
         return Ok(vec![silence(0, common)]);
     }
-    let one = |(number, name): (usize, &String)| {
+    let one = |(number, (matcher, name)): (usize, (&str, String))| {
         let mut matchers = common.clone();
-        matchers.insert("service_name".to_owned(), name.clone());
+        matchers.insert(matcher.to_owned(), name);
         silence(number, matchers)
     };
-    Ok(args.services.iter().enumerate().map(one).collect())
+    Ok(subjects.into_iter().enumerate().map(one).collect())
 }
 
 fn what(silence: &Silence) -> String {

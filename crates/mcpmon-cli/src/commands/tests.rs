@@ -422,8 +422,41 @@ fn the_name_of_a_rule_is_explained_with_or_without_a_history() {
 }
 
 #[test]
+fn a_silence_is_of_a_service_a_dependency_or_a_handler_each_on_its_own() {
+    let home = Home::new();
+    home.prints("silence bad --dependency tcp://db:5432 --handler ops --level error");
+    let listed: serde_json::Value =
+        serde_json::from_str(&home.prints("silence --list --output json")).unwrap();
+    let mut matchers: Vec<String> = listed["silences"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|silence| silence["matchers"].to_string())
+        .collect();
+    matchers.sort_unstable();
+    let expected = [
+        r#"{"dependency":"tcp://db:5432","level":"error"}"#,
+        r#"{"handler":"ops","level":"error"}"#,
+        r#"{"level":"error","service_name":"bad"}"#,
+    ];
+    assert_eq!(matchers, expected);
+    let refused = home.run("silence --dependency good");
+    assert_eq!(refused, (String::new(), Exit::Usage), "a service is no dependency");
+}
+
+#[test]
 fn all_and_something_named_contradict_each_other() {
-    for line in ["silence bad --all", "silence --all --rule service_down", "silence --all --list"] {
+    for line in [
+        "silence bad --all",
+        "silence --all --rule service_down",
+        "silence --all --list",
+        "silence --all --dependency tcp://db:5432",
+        "silence --list --handler ops",
+        "silence --end ID --handler ops",
+        // Only services and tools have labels, so nothing could match both.
+        "silence --dependency tcp://db:5432 --label team=web",
+        "silence --handler ops --label team=web",
+    ] {
         let words = ["mcpmon"].into_iter().chain(line.split(' '));
         let error = Cli::try_parse_from(words).unwrap_err();
         assert_eq!(error.kind(), clap::error::ErrorKind::ArgumentConflict, "{line}");
