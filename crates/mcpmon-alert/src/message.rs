@@ -384,7 +384,7 @@ mod tests {
             (Subject::Dependency("tcp://db:1".to_owned()), "dependency tcp://db:1: r"),
             (Subject::Handler("ops".to_owned()), "handler ops: r"),
         ] {
-            let fact = MonitorFact::of(subject);
+            let fact = MonitorFact::new(subject);
             let context = RuleContext::new(RuleInput::Monitor(&fact), Timestamp::default());
             assert_eq!(default_message("r", &context), expected);
         }

@@ -27,10 +27,10 @@ impl MatchedAlert<'_> {
     /// Whether every matcher equals the alert's property of that name. `service_name` equals only
     /// the service of a service or a tool: a handler named `ops` is no service named `ops`.
     pub fn matches(&self, matchers: &BTreeMap<String, String>) -> bool {
-        matchers.iter().all(|(name, wanted)| self.property(name) == Some(wanted))
+        matchers.iter().all(|(name, wanted)| self.value_of(name) == Some(wanted))
     }
 
-    fn property(&self, name: &str) -> Option<&str> {
+    fn value_of(&self, name: &str) -> Option<&str> {
         match name {
             "rule_name" => Some(self.rule),
             "service_name" => self.subject.service().map(|service| service.as_str()),

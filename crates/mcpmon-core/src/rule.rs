@@ -93,7 +93,7 @@ pub struct MonitorFact {
 
 impl MonitorFact {
     /// A fact about `subject` of which nothing is known yet.
-    pub const fn of(subject: Subject) -> Self {
+    pub const fn new(subject: Subject) -> Self {
         Self { subject, failing: None, detail: String::new(), affected: 0 }
     }
 }
@@ -101,7 +101,7 @@ impl MonitorFact {
 impl Default for MonitorFact {
     /// A fact about the monitor itself of which nothing is known yet.
     fn default() -> Self {
-        Self::of(Subject::Monitor)
+        Self::new(Subject::Monitor)
     }
 }
 

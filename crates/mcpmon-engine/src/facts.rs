@@ -41,7 +41,7 @@ fn dependencies(world: &World) -> BTreeMap<&str, MonitorFact> {
     for looked in world.services.values().flat_map(|watched| &watched.looked_at) {
         let fact = facts.entry(&looked.dependency).or_insert_with(|| MonitorFact {
             failing: Some(false),
-            ..MonitorFact::of(Subject::Dependency(looked.dependency.clone()))
+            ..MonitorFact::new(Subject::Dependency(looked.dependency.clone()))
         });
         fact.affected += 1;
         // Of several that look at the same, one that does not find it is enough.

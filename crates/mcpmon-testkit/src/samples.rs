@@ -229,7 +229,7 @@ pub fn alert_about(rule: &str, subject: Subject) -> Alert {
     let metrics = match subject.kind() {
         SubjectKind::Service | SubjectKind::Tool => about.metrics.clone(),
         SubjectKind::Host => serde_json::to_value(system_metrics()).unwrap_or_default(),
-        _ => serde_json::to_value(MonitorFact::of(subject.clone())).unwrap_or_default(),
+        _ => serde_json::to_value(MonitorFact::new(subject.clone())).unwrap_or_default(),
     };
     let id = format!("{rule}-{}-{}-1", subject.kind(), subject.name().unwrap_or_default());
     Alert { id, message: format!("{subject} fails"), metrics, subject, ..about }

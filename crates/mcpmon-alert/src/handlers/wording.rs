@@ -46,7 +46,7 @@ pub(super) fn headline(notification: &Notification) -> String {
 
 /// What one alert is about, in as few words as name it.
 #[cfg(feature = "http")]
-pub(super) fn subject(alert: &Alert) -> String {
+pub(super) fn name_subject(alert: &Alert) -> String {
     match alert.subject.kind() {
         SubjectKind::Host => "this machine".to_owned(),
         SubjectKind::Monitor => "mcpmon".to_owned(),

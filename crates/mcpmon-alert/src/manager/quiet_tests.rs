@@ -170,7 +170,7 @@ fn failing(subject: Subject) -> MonitorFact {
     MonitorFact {
         failing: Some(true),
         detail: "connection refused".to_owned(),
-        ..MonitorFact::of(subject)
+        ..MonitorFact::new(subject)
     }
 }
 

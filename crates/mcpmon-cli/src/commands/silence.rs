@@ -185,12 +185,12 @@ async fn begun(
     let mut subjects: Vec<(&str, String)> =
         args.services.iter().map(|name| ("service_name", name.clone())).collect();
     if has_others {
-        let known = named::Known::read(archive.any(), paths).await?;
+        let known = named::Known::read_names(archive.any(), paths).await?;
         for text in &args.dependencies {
-            subjects.push(("dependency", known.dependency(text)?));
+            subjects.push(("dependency", known.check_dependency(text)?));
         }
         for name in &args.handlers {
-            subjects.push(("handler", known.handler(name)?));
+            subjects.push(("handler", known.check_handler(name)?));
         }
     }
     let mut common: BTreeMap<String, String> = args.labels.iter().cloned().collect();

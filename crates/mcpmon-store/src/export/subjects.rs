@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// Reads an alert with its state.
 pub(super) fn read_alert<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
-    read(text, |line| {
+    read_or_complete(text, |line| {
         line["subject"] = subject_of(line)?;
         Some(())
     })
@@ -18,7 +18,7 @@ pub(super) fn read_alert<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_js
 
 /// Reads the state of a rule towards a subject, with its alert.
 pub(super) fn read_state<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
-    read(text, |line| {
+    read_or_complete(text, |line| {
         let alert = line.get_mut("alert")?;
         let subject = subject_of(alert)?;
         alert["subject"] = subject.clone();
@@ -29,7 +29,7 @@ pub(super) fn read_state<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_js
 }
 
 /// Reads a line as it is, else with what `complete` adds. The error is that of the line as it is.
-fn read<T: DeserializeOwned>(
+fn read_or_complete<T: DeserializeOwned>(
     text: &[u8],
     complete: impl FnOnce(&mut Value) -> Option<()>,
 ) -> Result<T, serde_json::Error> {

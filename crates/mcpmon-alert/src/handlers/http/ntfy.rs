@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::sender::{Place, Sender, receipt, secret_header};
 use super::{MOST_LINES, half_a_minute};
-use crate::handlers::wording::{headline, is_over, line, subject};
+use crate::handlers::wording::{headline, is_over, line, name_subject};
 
 /// Longest message: ntfy makes an attachment of what is over 4,096 bytes.
 const LONGEST: usize = 3_500;
@@ -104,7 +104,7 @@ impl NtfyHandler {
 
 fn title(notification: &Notification) -> String {
     match notification.alerts.as_slice() {
-        [alert] => format!("{}: {}", subject(alert), alert.rule_name),
+        [alert] => format!("{}: {}", name_subject(alert), alert.rule_name),
         _ => headline(notification),
     }
 }

@@ -27,19 +27,19 @@ pub(super) struct Known {
 
 impl Known {
     /// Reads the configuration that is found, and what the history has alerts about.
-    pub(super) async fn read(store: &dyn Store, paths: &Paths) -> Result<Self, CliError> {
+    pub(super) async fn read_names(store: &dyn Store, paths: &Paths) -> Result<Self, CliError> {
         let document = Document::find(None, paths).ok().filter(|found| found.path.is_some());
         let mut known =
-            document.as_ref().map(|found| Self::of(&found.settings)).unwrap_or_default();
+            document.as_ref().map(|found| Self::from_settings(&found.settings)).unwrap_or_default();
         known.path = document.and_then(|found| found.path);
         let query = AlertQuery { limit: MOST, ..AlertQuery::default() };
         let alerts = store.alerts(&query).await?.into_iter().map(|record| record.alert.subject);
         let states = store.states().await?.into_iter().map(|state| state.key.subject);
-        alerts.chain(states).for_each(|subject| known.add(subject));
+        alerts.chain(states).for_each(|subject| known.add_subject(subject));
         Ok(known)
     }
 
-    fn of(settings: &Settings) -> Self {
+    fn from_settings(settings: &Settings) -> Self {
         let needs = settings.services.values().flat_map(|service| &service.depends_on);
         let dependencies = needs.filter_map(|need| match need.parse() {
             Ok(Dependency::Service(_)) | Err(_) => None,
@@ -49,7 +49,7 @@ impl Known {
         Self { dependencies: dependencies.collect(), handlers: handlers.collect(), path: None }
     }
 
-    fn add(&mut self, subject: Subject) {
+    fn add_subject(&mut self, subject: Subject) {
         match subject {
             Subject::Dependency(name) => drop(self.dependencies.insert(name)),
             Subject::Handler(name) => drop(self.handlers.insert(name)),
@@ -62,7 +62,7 @@ impl Known {
     /// # Errors
     ///
     /// When it is a service, or nothing in the configuration depends on it.
-    pub(super) fn dependency(&self, text: &str) -> Result<String, CliError> {
+    pub(super) fn check_dependency(&self, text: &str) -> Result<String, CliError> {
         let name = match text.parse() {
             Ok(Dependency::Service(service)) => {
                 return Err(CliError::Usage(format!(
@@ -73,7 +73,7 @@ impl Known {
             Ok(dependency) => dependency.to_string(),
             Err(error) => return Err(CliError::Usage(error.to_string())),
         };
-        self.check("dependency", &name, &self.dependencies)?;
+        self.refuse_unknown("dependency", &name, &self.dependencies)?;
         Ok(name)
     }
 
@@ -82,14 +82,19 @@ impl Known {
     /// # Errors
     ///
     /// When the configuration has no such handler.
-    pub(super) fn handler(&self, name: &str) -> Result<String, CliError> {
-        self.check("handler", name, &self.handlers)?;
+    pub(super) fn check_handler(&self, name: &str) -> Result<String, CliError> {
+        self.refuse_unknown("handler", name, &self.handlers)?;
         Ok(name.to_owned())
     }
 
     /// Refuses a name that is not known. Where no configuration was read, the name may be one of a
     /// file only the monitor was given: then the silence is accepted, with a warning.
-    fn check(&self, what: &str, name: &str, known: &BTreeSet<String>) -> Result<(), CliError> {
+    fn refuse_unknown(
+        &self,
+        what: &str,
+        name: &str,
+        known: &BTreeSet<String>,
+    ) -> Result<(), CliError> {
         if known.contains(name) {
             return Ok(());
         }
@@ -125,11 +130,11 @@ mod tests {
             },
             "handlers": [{ "name": "ops", "type": "console" }],
         });
-        let mut known = Known::of(&serde_json::from_value(settings).unwrap());
+        let mut known = Known::from_settings(&serde_json::from_value(settings).unwrap());
         known.path = Some("mcpmon.toml".into());
-        known.add(Subject::Handler("gone".to_owned()));
-        known.add(Subject::Dependency("tcp://old:1".to_owned()));
-        known.add(Subject::Service("files".into()));
+        known.add_subject(Subject::Handler("gone".to_owned()));
+        known.add_subject(Subject::Dependency("tcp://old:1".to_owned()));
+        known.add_subject(Subject::Service("files".into()));
         known
     }
 
@@ -146,23 +151,23 @@ mod tests {
     fn a_dependency_is_named_as_in_the_configuration_or_as_in_its_alerts() {
         let known = known();
         for text in ["tcp://db:5432", "tcp://db:5432/", "TCP://db:5432"] {
-            assert_eq!(known.dependency(text).unwrap(), "tcp://db:5432", "{text}");
+            assert_eq!(known.check_dependency(text).unwrap(), "tcp://db:5432", "{text}");
         }
-        assert_eq!(known.dependency("env:TOKEN").unwrap(), "env:TOKEN");
-        assert_eq!(known.dependency("tcp://old:1").unwrap(), "tcp://old:1");
-        refused(known.dependency("tcp://db:5433"), &["mcpmon.toml", "tcp://db:5432"]);
-        refused(known.dependency("other"), &["`other`", "without --dependency"]);
-        refused(known.dependency("redis://x"), &["redis://x"]);
+        assert_eq!(known.check_dependency("env:TOKEN").unwrap(), "env:TOKEN");
+        assert_eq!(known.check_dependency("tcp://old:1").unwrap(), "tcp://old:1");
+        refused(known.check_dependency("tcp://db:5433"), &["mcpmon.toml", "tcp://db:5432"]);
+        refused(known.check_dependency("other"), &["`other`", "without --dependency"]);
+        refused(known.check_dependency("redis://x"), &["redis://x"]);
     }
 
     #[test]
     fn a_handler_is_one_of_the_configuration_or_of_an_alert() {
         let known = known();
-        assert_eq!(known.handler("ops").unwrap(), "ops");
-        assert_eq!(known.handler("gone").unwrap(), "gone");
-        refused(known.handler("opps"), &["no handler `opps`", "did you mean `ops`"]);
-        refused(known.handler("files"), &["no handler `files`"]);
+        assert_eq!(known.check_handler("ops").unwrap(), "ops");
+        assert_eq!(known.check_handler("gone").unwrap(), "gone");
+        refused(known.check_handler("opps"), &["no handler `opps`", "did you mean `ops`"]);
+        refused(known.check_handler("files"), &["no handler `files`"]);
         let elsewhere = Known::default();
-        assert_eq!(elsewhere.handler("night").unwrap(), "night", "the monitor may know it");
+        assert_eq!(elsewhere.check_handler("night").unwrap(), "night", "the monitor may know it");
     }
 }
