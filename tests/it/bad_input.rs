@@ -1,6 +1,7 @@
 //! What is wrong is said: where, what, and what to do; and nothing is written or lost.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use rusqlite::Connection;
 use rustix::process::geteuid;
@@ -167,6 +168,89 @@ async fn a_newer_database_is_neither_used_nor_changed() {
     home.run(&["up", "--once"]).await.expect(3).says(&["9999", "newer"]);
     home.run(&["status"]).await.expect(3).says(&["9999"]);
     assert_eq!(std::fs::read(home.database()).unwrap(), before);
+}
+
+/// A file of a development version as the history of a home.
+fn development_database(home: &Home, schema: u32) -> Vec<u8> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/mcpmon-store/tests/data");
+    let bytes = std::fs::read(fixtures.join(format!("development-{schema}.db"))).unwrap();
+    std::fs::create_dir_all(home.database().parent().unwrap()).unwrap();
+    std::fs::write(home.database(), &bytes).unwrap();
+    bytes
+}
+
+#[tokio::test]
+async fn a_development_versions_database_is_kept_and_a_new_history_begun() {
+    for schema in 1..=3 {
+        let home = Home::new();
+        let before = development_database(&home, schema);
+        let ran = home.run(&["up", "--once"]).await.expect(0);
+        let shown = home.database().canonicalize().unwrap().display().to_string();
+        let begin = format!("database `{shown}` was written by a development version; kept as `");
+        let line = ran.err.lines().find_map(|line| line.split_once(&begin)).unwrap_or_else(|| {
+            panic!("no such sentence\n{ran}");
+        });
+        let (kept, end) = line.1.split_once('`').unwrap();
+        assert!(kept.starts_with(&format!("{shown}.set-aside-")), "{kept}");
+        assert_eq!(end, ", and a new history begins");
+        assert_eq!(std::fs::read(kept).unwrap(), before, "kept byte for byte");
+
+        let status = home.run(&["status", "--output", "json"]).await.expect(0).json();
+        assert!(status["services"].as_array().is_some_and(|all| !all.is_empty()), "{status:#}");
+        let alerts = home.run(&["alerts", "--output", "json"]).await.expect(0).json();
+        let told = alerts["alerts"][0]["message"].as_str().unwrap_or_default();
+        assert!(told.contains("written by a development version; kept as `"), "{alerts:#}");
+        home.run(&["db", "check"]).await.expect(0);
+        let again = home.run(&["up", "--once"]).await.expect(0);
+        assert!(!again.err.contains("development version"), "{again}");
+        assert_eq!(std::fs::read(kept).unwrap(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_development_versions_database_is_refused_with_what_to_do() {
+    let home = Home::new();
+    let before = development_database(&home, 3);
+    home.write("work/all.jsonl", "");
+    let old = home.work().join("old.db");
+    std::fs::copy(home.database(), &old).unwrap();
+    let begins = "`mcpmon up` keeps it under another name and begins a new history";
+    let cases: [(&[&str], &str); 9] = [
+        (&["up", "--once", "--strict"], &format!("without --strict, {begins}")),
+        (&["status"], begins),
+        (&["history", "a"], begins),
+        (&["export", "json", "--file", "-"], begins),
+        (&["db", "info"], begins),
+        (&["db", "check"], begins),
+        (&["db", "backup", "copy.db"], begins),
+        (&["db", "prune"], begins),
+        (&["import", "all.jsonl"], "`mcpmon up --once` keeps it under another name"),
+    ];
+    for (command, next) in cases {
+        let ran = home.run(command).await.expect(3);
+        ran.says(&["mcpmon.db` was written by a development version", next]);
+    }
+    assert_eq!(std::fs::read(home.database()).unwrap(), before);
+    let folder = std::fs::read_dir(home.database().parent().unwrap()).unwrap().flatten();
+    let names: Vec<_> = folder.map(|entry| entry.file_name()).collect();
+    assert_eq!(names, ["mcpmon.db"], "nothing is left beside it");
+    assert!(!home.work().join("copy.db").exists());
+
+    let other = Home::new();
+    other.run(&["up", "--once"]).await.expect(0);
+    let ours = std::fs::read(other.database()).unwrap();
+    let ran = other.run(&["db", "restore", old.to_str().unwrap()]).await.expect(3);
+    ran.says(&["old.db` was written by a development version", "a backup that this version wrote"]);
+    assert_eq!(std::fs::read(other.database()).unwrap(), ours);
+
+    // A backup in its place keeps it as well.
+    let backup = other.work().join("backup.db");
+    other.run(&["db", "backup", "backup.db"]).await.expect(0);
+    let ran = home.run(&["db", "restore", backup.to_str().unwrap()]).await.expect(0);
+    let kept = ran.err.split('`').nth(1).unwrap_or_default();
+    assert!(kept.contains("mcpmon.db.before-restore-"), "{ran}");
+    assert_eq!(std::fs::read(kept).unwrap(), before);
+    home.run(&["status"]).await.expect(0);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
--- What the file is: "mcpm" in ASCII. A file without it is never opened for writing.
-PRAGMA application_id = 0x6d63706d;
+-- What the file is: "mmon" in ASCII. A file without it is never opened for writing.
+PRAGMA application_id = 0x6d6d6f6e;
 
+-- Numbers of which the file has one each: how far summing up, sealing and retention have come.
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value INTEGER NOT NULL
@@ -23,37 +24,68 @@ CREATE TABLE failure_code (
     word TEXT NOT NULL UNIQUE
 ) STRICT;
 
--- The append-only head: checks in the order they were appended, ids never used twice.
--- No other index: one by service would touch a page per service and minute.
-CREATE TABLE check_head (
-    id        INTEGER PRIMARY KEY,
-    service   INTEGER NOT NULL REFERENCES service (id),
-    at        INTEGER NOT NULL, -- UTC ms
-    question  INTEGER NOT NULL,
-    status    INTEGER NOT NULL,
-    code      INTEGER REFERENCES failure_code (id),
-    latency   INTEGER,          -- ticks of 10 µs
-    total     INTEGER NOT NULL, -- ticks of 10 µs
-    phases    BLOB,
-    restarted INTEGER NOT NULL,
-    process   BLOB
+-- The head: checks in the order they were appended, those of one append packed into a row. Numbers
+-- are never used twice. No index by service: it would touch a page per service and minute.
+CREATE TABLE head (
+    first  INTEGER PRIMARY KEY, -- number of its first check; the others follow
+    checks BLOB NOT NULL
 ) STRICT;
 
--- Where a time is in the head: one row per run of consecutive ids whose times lie close together.
+-- Where a time is in the head: one row per run of consecutive checks whose times lie close
+-- together.
 CREATE TABLE head_mark (
-    first  INTEGER PRIMARY KEY,
+    first  INTEGER PRIMARY KEY, -- number of its first check
     last   INTEGER NOT NULL,
-    kept   INTEGER NOT NULL, -- rows of the run still there
-    min_at INTEGER NOT NULL,
+    kept   INTEGER NOT NULL,    -- checks of the run still there
+    min_at INTEGER NOT NULL,    -- UTC ms
     max_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX head_mark_by_time ON head_mark (min_at);
 
--- Each service's last check, right for head ids up to meta.last_check_through.
+-- Each service's last check, right for checks of the head up to number meta.last_check_through.
 CREATE TABLE last_check (
     service INTEGER PRIMARY KEY REFERENCES service (id),
-    head    INTEGER NOT NULL
+    head    INTEGER NOT NULL, -- its number; 0 until one was written
+    packed  BLOB              -- the last check that was sealed, a block of its own; NULL until then
 ) STRICT;
+
+-- Checks that left the head: packed, one row for each service of a chunk. Ids rise with chunks and
+-- within one with services (chunk << 24 | service), so rows are only ever appended and pages are
+-- full, and a block is found without an index.
+CREATE TABLE block (
+    id     INTEGER PRIMARY KEY,
+    checks BLOB NOT NULL
+) STRICT;
+
+-- A stretch of the head that is or is being sealed.
+CREATE TABLE chunk (
+    id         INTEGER PRIMARY KEY,
+    head_first INTEGER NOT NULL, -- numbers of the checks of the head it was made of
+    head_last  INTEGER NOT NULL,
+    through    INTEGER,          -- services up to this number are sealed; NULL when all are
+    min_at     INTEGER NOT NULL,
+    max_at     INTEGER NOT NULL,
+    pruned     INTEGER NOT NULL, -- checks before this moment are gone
+    checks     INTEGER NOT NULL
+) STRICT;
+
+-- Summaries of a service's quarters of an hour and of its hours. Ids are number since 1970 << 24 |
+-- service.
+CREATE TABLE quarter (
+    id      INTEGER PRIMARY KEY,
+    summary BLOB NOT NULL
+) STRICT;
+CREATE TABLE hour (
+    id      INTEGER PRIMARY KEY,
+    summary BLOB NOT NULL
+) STRICT;
+
+-- Hours summed up before some of their checks came in; they are summed up anew.
+CREATE TABLE stale_hour (
+    hour    INTEGER NOT NULL,
+    service INTEGER NOT NULL,
+    PRIMARY KEY (hour, service)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE status_change (
     id       INTEGER PRIMARY KEY,
@@ -127,12 +159,16 @@ CREATE TABLE silence (
     body    TEXT NOT NULL
 ) STRICT;
 
+-- Repairs. Recorded before they are made, and again, under the same key, with their outcome.
 CREATE TABLE audit (
-    id   INTEGER PRIMARY KEY,
-    at   INTEGER NOT NULL,
-    body TEXT NOT NULL
+    id      INTEGER PRIMARY KEY,
+    key     TEXT NOT NULL UNIQUE,
+    service TEXT NOT NULL, -- its name
+    at      INTEGER NOT NULL,
+    body    TEXT NOT NULL
 ) STRICT;
 CREATE INDEX audit_by_time ON audit (at);
+CREATE INDEX audit_of_service ON audit (service, at);
 
 -- The only table other processes write.
 CREATE TABLE command (

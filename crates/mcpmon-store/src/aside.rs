@@ -1,5 +1,6 @@
 //! A file that cannot be used is put aside, so that monitoring goes on; it is never deleted.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
@@ -10,19 +11,63 @@ use crate::file::{self, WriterLock, with_suffix};
 /// Files that belong to a database.
 const PARTS: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
-/// A file that was put aside.
+/// A file that was put aside. Displayed, it is a sentence for people: what was wrong with the file,
+/// where it is now, and that a new history begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAside {
     /// What it is called now.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// Why, for programs.
+    pub cause: SetAsideCause,
+    /// What is wrong with it, with its old path.
     pub reason: String,
 }
 
-/// Whether a fresh start helps: the file is none of ours, or cannot be read as one. What a newer
-/// build wrote, what somebody else has open and what may not be touched stays where it is.
-pub(crate) fn is_hopeless(error: &StoreError) -> bool {
-    matches!(error, StoreError::Damaged { .. } | StoreError::Foreign { .. })
+/// Why a file was put aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SetAsideCause {
+    /// It is no database, or a damaged one.
+    Damaged,
+    /// It is another program's database.
+    Foreign,
+    /// A development version wrote it.
+    Development,
+}
+
+impl SetAside {
+    pub(crate) fn new(path: PathBuf, cause: SetAsideCause, error: &StoreError) -> Self {
+        let reason = match error {
+            StoreError::Development { path } => {
+                format!("database `{}` was written by a development version", path.display())
+            }
+            other => other.to_string(),
+        };
+        Self { path, cause, reason }
+    }
+}
+
+impl fmt::Display for SetAside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, cause, reason } = self;
+        let moved = match cause {
+            SetAsideCause::Development => "kept",
+            SetAsideCause::Damaged | SetAsideCause::Foreign => "it was set aside",
+        };
+        write!(f, "{reason}; {moved} as `{}`, and a new history begins", path.display())
+    }
+}
+
+/// The reason to put a file aside that could not be opened; `None` where a fresh start does not
+/// help: what a newer build wrote, what another process has open and what may not be touched stays
+/// where it is.
+pub(crate) fn cause(error: &StoreError) -> Option<SetAsideCause> {
+    match error {
+        StoreError::Damaged { .. } => Some(SetAsideCause::Damaged),
+        StoreError::Foreign { .. } => Some(SetAsideCause::Foreign),
+        StoreError::Development { .. } => Some(SetAsideCause::Development),
+        _ => None,
+    }
 }
 
 /// Renames a database and what belongs to it to a dated name beside it.

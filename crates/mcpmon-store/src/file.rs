@@ -73,7 +73,8 @@ pub(crate) enum Standing {
 ///
 /// # Errors
 ///
-/// A link or no plain file, another program's database, a newer schema, or no database at all.
+/// A link or no plain file, another program's or a development version's database, a newer schema,
+/// or no database at all.
 pub(crate) fn examine(path: &Path) -> Result<Standing, StoreError> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -110,9 +111,7 @@ fn judge(path: &Path, header: &[u8]) -> Result<Standing, StoreError> {
     };
     // Offsets 60 and 68 of the database header: user version and application id.
     let (found, application) = (word(60), word(68));
-    if application != schema::APPLICATION_ID {
-        return Err(StoreError::Foreign { path: path.to_path_buf() });
-    }
+    schema::verify_owner(path, i64::from(application))?;
     if found > schema::NEWEST {
         let known = schema::NEWEST;
         return Err(StoreError::NewerSchema { path: path.to_path_buf(), found, known });
@@ -295,6 +294,10 @@ mod tests {
         ));
         assert!(matches!(judge(&header(0, 0)), Err(StoreError::Foreign { .. })));
         assert!(matches!(judge(&header(7, 1)), Err(StoreError::Foreign { .. })));
+        for version in [0, 1, 3, 4_711] {
+            let development = judge(&header(schema::DEVELOPMENT_ID, version));
+            assert!(matches!(development, Err(StoreError::Development { .. })), "{version}");
+        }
         assert!(matches!(judge(b""), Err(StoreError::Damaged { .. })));
         assert!(matches!(judge(&header(ours, 1)[..99]), Err(StoreError::Damaged { .. })));
         assert!(matches!(judge(&[7; 4_096]), Err(StoreError::Damaged { .. })));

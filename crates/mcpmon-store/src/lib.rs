@@ -26,7 +26,6 @@ mod holds;
 pub mod import;
 mod incidents;
 mod info;
-mod legacy;
 mod mount;
 mod packed;
 mod pages;
@@ -41,7 +40,7 @@ mod sizes;
 mod store;
 mod summary;
 
-pub use aside::SetAside;
+pub use aside::{SetAside, SetAsideCause};
 pub use database::OpenOptions;
 pub use holds::WriterHolds;
 pub use info::{IntegrityReport, OutboxCounts, StoreInfo};

@@ -82,17 +82,6 @@ impl<'a> Unpacker<'a> {
     }
 }
 
-/// The parts of a check as schema 2 kept them, in ticks of 10 µs: spawn, dns, connect, tls,
-/// handshake, list. A part that cannot be read counts as not timed.
-pub(crate) fn to_parts(packed: &[u8]) -> [Option<i64>; 6] {
-    let mut packed = Unpacker(packed);
-    let present = packed.int().unwrap_or(0);
-    std::array::from_fn(|bit| {
-        let ticks = (present >> bit & 1 == 1).then(|| packed.int()).flatten()?;
-        Some(i64::try_from(ticks).unwrap_or(i64::MAX))
-    })
-}
-
 /// A process tree in the file's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct PackedProcess {
@@ -126,18 +115,6 @@ impl PackedProcess {
             ..ProcessMetrics::default()
         }
     }
-}
-
-/// A process tree as schema 2 kept it, if it can be read.
-pub(crate) fn to_process(packed: &[u8]) -> Option<PackedProcess> {
-    let mut packed = Unpacker(packed);
-    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    Some(PackedProcess {
-        cpu: signed(packed.int()?),
-        memory: signed(packed.int()?),
-        files: packed.optional()?.map(signed),
-        processes: signed(packed.int()?),
-    })
 }
 
 /// Packs a sample of the machine.
@@ -289,7 +266,7 @@ mod tests {
 
         #[test]
         fn damaged_rows_are_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = (to_parts(&bytes), to_process(&bytes), to_host(&bytes));
+            let _ = to_host(&bytes);
         }
     }
 

@@ -2,7 +2,6 @@
 
 use mcpmon_core::store::CheckRecord;
 use mcpmon_core::{Phases, Status, Timestamp};
-use rusqlite::Row as SqlRow;
 
 use crate::codec;
 use crate::packed::{self, PackedProcess};
@@ -51,26 +50,6 @@ impl Row {
             phases: phases.map(|part| part.map(packed::to_hundredths)),
             restarted: check.restarted,
             process: check.process.as_ref().map(PackedProcess::of),
-        })
-    }
-
-    /// Columns of schema 2's head a row is read from, in order, behind `id` and `service`.
-    pub(crate) const COLUMNS: &'static str =
-        "at, question, status, code, latency, total, phases, restarted, process";
-
-    /// Reads [`Row::COLUMNS`], the first of which is at `first`.
-    pub(crate) fn read(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<Self> {
-        let blob = |at| row.get_ref(first + at).and_then(|value| Ok(value.as_blob_or_null()?));
-        Ok(Self {
-            at: row.get(first)?,
-            question: row.get(first + 1)?,
-            status: row.get(first + 2)?,
-            code: row.get::<_, Option<i64>>(first + 3)?.unwrap_or(0),
-            latency: row.get(first + 4)?,
-            total: row.get(first + 5)?,
-            phases: blob(6)?.map(packed::to_parts).unwrap_or_default(),
-            restarted: row.get(first + 7)?,
-            process: blob(8)?.and_then(packed::to_process),
         })
     }
 

@@ -4,37 +4,25 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use mcpmon_core::StoreError;
-use rusqlite::{Connection, Transaction};
+use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
 
 use crate::error::{damaged, store_error};
-use crate::legacy;
 
-/// `mcpm`: marks a file as ours, in the header's `application_id`.
-pub(crate) const APPLICATION_ID: u32 = 0x6d63_706d;
+/// `mmon`: marks a file as ours, in the header's `application_id`.
+pub(crate) const APPLICATION_ID: u32 = 0x6d6d_6f6e;
+
+/// `mcpm`: marks the files of development versions, schemas 1 to 3, which nothing reads any more.
+pub(crate) const DEVELOPMENT_ID: u32 = 0x6d63_706d;
 
 /// The schema this build writes; `user_version` of the file.
 pub(crate) const NEWEST: u32 = STEPS.len() as u32;
 
 /// Oldest first. A step that was released is never changed.
-const STEPS: &[&str] = &[
-    include_str!("../migrations/001_first.sql"),
-    include_str!("../migrations/002_blocks.sql"),
-    include_str!("../migrations/003_wider.sql"),
-];
+const STEPS: &[&str] = &[include_str!("../migrations/001_first.sql")];
 
-/// The step after which the head is another table.
-const HEAD_MOVES: usize = 3;
-
-static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
-    let steps = (1..).zip(STEPS).map(|(number, sql)| match number {
-        HEAD_MOVES => M::up_with_hook(sql, |transaction: &Transaction<'_>| {
-            Ok(legacy::move_head(transaction)?)
-        }),
-        _ => M::up(sql),
-    });
-    Migrations::new(steps.collect())
-});
+static MIGRATIONS: LazyLock<Migrations<'static>> =
+    LazyLock::new(|| Migrations::new(STEPS.iter().map(|sql| M::up(sql)).collect()));
 
 /// The oldest SQLite without the race that can lose a WAL at its reset.
 const OLDEST_SQLITE: (i32, &str) = (3_051_003, "3.51.3");
@@ -70,17 +58,30 @@ pub(crate) fn migrate(path: &Path, connection: &mut Connection) -> Result<(), St
     })
 }
 
+/// Checks whose file this is by its `application_id`.
+///
+/// # Errors
+///
+/// A development version's database, or another program's.
+pub(crate) fn verify_owner(path: &Path, application: i64) -> Result<(), StoreError> {
+    let path = || path.to_path_buf();
+    if application == i64::from(APPLICATION_ID) {
+        Ok(())
+    } else if application == i64::from(DEVELOPMENT_ID) {
+        Err(StoreError::Development { path: path() })
+    } else {
+        Err(StoreError::Foreign { path: path() })
+    }
+}
+
 /// Checks what the file's header said against what SQLite reads, its log included.
 ///
 /// # Errors
 ///
-/// Another program's database, or a newer schema than this build knows.
+/// As [`verify_owner`]; also a newer schema than this build knows.
 pub(crate) fn verify(path: &Path, connection: &Connection) -> Result<u32, StoreError> {
     let read = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    let application = read("application_id").map_err(|error| store_error(path, error))?;
-    if application != i64::from(APPLICATION_ID) {
-        return Err(StoreError::Foreign { path: path.to_path_buf() });
-    }
+    verify_owner(path, read("application_id").map_err(|error| store_error(path, error))?)?;
     let version = read("user_version").map_err(|error| store_error(path, error))?;
     let found = u32::try_from(version).map_err(|_| damaged(path, "its schema has no number"))?;
     if found > NEWEST {

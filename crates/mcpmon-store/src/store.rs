@@ -60,8 +60,9 @@ impl SqliteStore {
         Self::open(path, OpenOptions { read_only: true, ..OpenOptions::default() })
     }
 
-    /// As [`SqliteStore::open`] for a monitor; but a file that is damaged, empty or another
-    /// program's is put aside under a dated name, and a new database begun. Says so.
+    /// As [`SqliteStore::open`] for a monitor; but a file that is damaged, empty, another program's
+    /// or a development version's is put aside under a dated name, unchanged, and a new database
+    /// begun. Logs that, and returns where the file is now.
     ///
     /// # Errors
     ///
@@ -77,11 +78,11 @@ impl SqliteStore {
             Ok(store) => return Ok((store, None)),
             Err(error) => error,
         };
-        if options.read_only || !aside::is_hopeless(&error) {
-            return Err(error);
-        }
-        let set_aside =
-            SetAside { path: aside::put_aside(path, "set-aside", now)?, reason: error.to_string() };
+        let cause = match aside::cause(&error) {
+            Some(cause) if !options.read_only => cause,
+            _ => return Err(error),
+        };
+        let set_aside = SetAside::new(aside::put_aside(path, "set-aside", now)?, cause, &error);
         tracing::error!(path = %set_aside.path.display(), %error, "Database set aside; a new one begins");
         Ok((Self::open(path, options)?, Some(set_aside)))
     }
@@ -106,8 +107,8 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// When the backup is none of ours or not sound, when a monitor writes the database, or when
-    /// files cannot be written.
+    /// When the backup is none of ours, a development version's or not sound, when a monitor writes
+    /// the database, or when files cannot be written.
     pub fn restore(
         backup: impl AsRef<Path>,
         path: impl AsRef<Path>,

@@ -33,7 +33,7 @@ impl Archive {
                 "{error}; `mcpmon up` sets it aside and begins anew, `mcpmon db restore FILE` puts a \
                  backup in its place"
             )),
-            error => CliError::Store(error),
+            error => with_next_step(error, "`mcpmon up`"),
         })?;
         Ok(Self { path: path.to_owned(), store })
     }
@@ -56,6 +56,17 @@ impl Archive {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..MonitorReport::default()
         })
+    }
+}
+
+/// The error of a history that cannot be opened. For one of a development version it names the
+/// command that begins a new history.
+pub(crate) fn with_next_step(error: StoreError, command: &str) -> CliError {
+    match error {
+        StoreError::Development { .. } => CliError::Failed(format!(
+            "{error}; {command} keeps it under another name and begins a new history"
+        )),
+        error => CliError::Store(error),
     }
 }
 

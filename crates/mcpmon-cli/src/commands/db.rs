@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
 use mcpmon_core::store::{Retention, SampleStore as _};
-use mcpmon_core::{Clock as _, SystemClock, Timestamp};
+use mcpmon_core::{Clock as _, StoreError, SystemClock, Timestamp};
 use mcpmon_store::{OpenOptions, PruneReport, SqliteStore};
 
 use super::Form;
@@ -117,7 +117,13 @@ pub(crate) async fn run(args: &Args, paths: &Paths, output: &Output) -> Result<E
 
 fn restore(file: &std::path::Path, paths: &Paths, output: &Output) -> Result<Exit, CliError> {
     let database = paths.database();
-    let before = SqliteStore::restore(file, &database, SystemClock.now())?;
+    let restored = SqliteStore::restore(file, &database, SystemClock.now());
+    let before = restored.map_err(|error| match error {
+        StoreError::Development { .. } => CliError::Failed(format!(
+            "{error}; nothing was changed, name a backup that this version wrote"
+        )),
+        error => CliError::Store(error),
+    })?;
     output.line(&format!("restored {}", database.display()));
     if let Some(before) = before {
         output::say(&format!("what was there is now `{}`", before.display()));

@@ -11,6 +11,7 @@ use mcpmon_engine::MemoryStore;
 use mcpmon_store::import::{ImportError, Importer};
 use mcpmon_store::{OpenOptions, SqliteStore};
 
+use super::archive::with_next_step;
 use crate::exit::{CliError, Exit};
 use crate::output::{self, Meter, Output};
 use crate::paths::Paths;
@@ -56,7 +57,8 @@ pub(crate) async fn run(args: &Args, paths: &Paths, output: &Output) -> Result<E
     if !paths.database().exists() {
         look_through(&mut input).await.map_err(|error| failed(&shown, error))?;
     }
-    let store = SqliteStore::open(paths.database(), OpenOptions::default())?;
+    let store = SqliteStore::open(paths.database(), OpenOptions::default())
+        .map_err(|error| with_next_step(error, "`mcpmon up --once`"))?;
     let length = input.get_ref().metadata().map_or(0, |file| file.len());
     let meter = Meter::new();
     let samples: &dyn SampleStore = &store;

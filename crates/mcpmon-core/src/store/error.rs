@@ -24,6 +24,12 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// The file was written by a development version, whose schemas nothing reads any more.
+    #[error("database `{path}` was written by a development version; this build cannot read it")]
+    Development {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is no database, or a damaged one.
     #[error("database `{path}` is damaged: {message}")]
     Damaged {

@@ -139,7 +139,7 @@ fn a_newer_schema_is_refused() {
     newer.pragma_update(None, "user_version", 4_711).unwrap();
     newer.close().unwrap();
     is_refused(&path, |error| {
-        matches!(error, StoreError::NewerSchema { found: 4_711, known: 3, .. })
+        matches!(error, StoreError::NewerSchema { found: 4_711, known: 1, .. })
     });
 }
 
@@ -165,7 +165,7 @@ async fn damage_inside_is_found_by_the_check() {
     append(&store, (0..2_000).map(|_| check("files", START)).collect()).await;
     let report = store.check().await.unwrap();
     assert!(report.ok && report.problems.is_empty(), "{report:?}");
-    assert_eq!(report.application_id, "0x6d63706d");
+    assert_eq!(report.application_id, "0x6d6d6f6e");
     drop(store);
 
     let mut bytes = fs::read(&path).unwrap();

@@ -208,7 +208,7 @@ async fn info_counts_what_is_there() {
     assert_eq!((empty.checks, empty.bytes_per_check, empty.oldest_check), (0, None, None));
     append(&store, (0..5_000).map(|n| check("files", at(n))).collect()).await;
     let info = SqliteStore::reader(&path).unwrap().info().await.unwrap();
-    assert_eq!((info.schema.as_str(), info.schema_version), ("mcpmon/db-info/v1", 3));
+    assert_eq!((info.schema.as_str(), info.schema_version), ("mcpmon/db-info/v1", 1));
     assert_eq!((info.services, info.checks, info.in_use), (1, 5_000, true));
     assert_eq!((info.oldest_check, info.newest_check), (Some(at(0)), Some(at(4_999))));
     assert!(info.file_bytes + info.wal_bytes > 0);

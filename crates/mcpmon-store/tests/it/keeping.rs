@@ -1,16 +1,15 @@
-//! Files over time: older schemas, files that are none, copies, the bound in bytes.
+//! Files over time: files that are none, copies, the bound in bytes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use mcpmon_core::store::{HistoryQuery, PrunePlan, RecordQuery, SampleStore};
-use mcpmon_core::{Status, StoreError, Timestamp};
-use mcpmon_store::{OpenOptions, SqliteStore};
+use mcpmon_core::store::{HistoryQuery, PrunePlan, SampleStore};
+use mcpmon_core::{StoreError, Timestamp};
+use mcpmon_store::{OpenOptions, SetAsideCause, SqliteStore};
 use mcpmon_testkit::START;
 use mcpmon_testkit::samples::check;
-use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::{append, open};
@@ -21,69 +20,6 @@ fn at(seconds: u64) -> Timestamp {
 
 fn open_or_begin(path: &Path) -> (SqliteStore, Option<mcpmon_store::SetAside>) {
     SqliteStore::open_or_begin(path, OpenOptions::default(), START).unwrap()
-}
-
-#[tokio::test]
-async fn a_database_of_the_first_schema_is_taken_over() {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("mcpmon.db");
-    fs::copy("tests/data/schema-1.db", &path).unwrap();
-    let store = open(&path);
-    let info = store.info().await.unwrap();
-    assert_eq!((info.schema_version, info.services, info.checks), (3, 3, 9));
-    let services = store.services().await.unwrap();
-    assert!(services.iter().all(|stored| stored.status == Status::Running));
-    assert!(services.iter().all(|stored| stored.last_check.is_some()));
-    let checks = store.checks(&RecordQuery::all()).await.unwrap().items;
-    assert_eq!(checks.len(), 9);
-    append(&store, vec![check("demo-slow", START)]).await;
-    while store.prune(&PrunePlan::default()).await.unwrap().more {}
-    let query = HistoryQuery {
-        service: "demo-legacy".into(),
-        since: checks[0].at,
-        until: checks[8].at.saturating_add(Duration::from_secs(1)),
-        step: None,
-    };
-    let whole = store.history(&query).await.unwrap().whole();
-    assert_eq!(whole.checks.get(Status::Running), 3);
-    assert!(store.check().await.unwrap().ok);
-}
-
-/// Two services that were asked for a day by the last build of schema 2, which sealed most of it.
-#[tokio::test]
-async fn the_head_of_the_second_schema_is_taken_over_check_for_check() {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("mcpmon.db");
-    fs::copy("tests/data/schema-2.db", &path).unwrap();
-    let old = Connection::open(&path).unwrap();
-    let sql = "SELECT at, latency, total FROM check_head ORDER BY at, service";
-    let in_head = |row: &rusqlite::Row<'_>| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?, row.get::<_, i64>(2)?))
-    };
-    let before: Vec<_> =
-        old.prepare(sql).unwrap().query_map([], in_head).unwrap().map(Result::unwrap).collect();
-    old.close().unwrap();
-    assert_eq!(before.len(), 90);
-
-    let store = open(&path);
-    let info = store.info().await.unwrap();
-    assert_eq!((info.schema_version, info.services, info.checks), (3, 2, 5_761));
-    let since = Timestamp::from_millis(before[0].0);
-    let ticks = |span: Duration| span.as_micros() as i64 / 10;
-    let newest = store.checks(&RecordQuery::all().since(since)).await.unwrap().items;
-    let newest: Vec<_> = newest
-        .iter()
-        .map(|check| (check.at.as_millis(), check.latency.map(ticks), ticks(check.total)))
-        .collect();
-    assert_eq!(newest[newest.len() - before.len()..], before);
-    assert!(store.check().await.unwrap().ok);
-    let last = store.services().await.unwrap();
-    assert!(last.iter().all(|stored| stored.last_check.is_some()));
-
-    append(&store, vec![check("service-0", since)]).await;
-    while store.prune(&PrunePlan::default()).await.unwrap().more {}
-    assert_eq!(store.info().await.unwrap().checks, 5_762);
-    assert!(store.check().await.unwrap().ok);
 }
 
 #[tokio::test]
@@ -98,13 +34,13 @@ async fn what_is_no_database_is_set_aside_and_a_new_one_begun() {
     };
     let mut foreign = sound.clone();
     foreign[68..72].copy_from_slice(&[0, 0, 0, 7]);
-    let bad: [(&str, &[u8]); 4] = [
-        ("empty", b""),
-        ("no database", b"# Shopping list\n"),
-        ("cut short", &sound[..sound.len() / 2]),
-        ("another program's", &foreign),
+    let bad: [(&str, &[u8], SetAsideCause); 4] = [
+        ("empty", b"", SetAsideCause::Damaged),
+        ("no database", b"# Shopping list\n", SetAsideCause::Damaged),
+        ("cut short", &sound[..sound.len() / 2], SetAsideCause::Damaged),
+        ("another program's", &foreign, SetAsideCause::Foreign),
     ];
-    for (what, bytes) in bad {
+    for (what, bytes, cause) in bad {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("mcpmon.db");
         fs::write(&path, bytes).unwrap();
@@ -113,6 +49,13 @@ async fn what_is_no_database_is_set_aside_and_a_new_one_begun() {
         assert_eq!(fs::read(&aside.path).unwrap(), bytes, "{what}: nothing of it is lost");
         assert!(aside.path.to_str().unwrap().contains("mcpmon.db.set-aside-"), "{aside:?}");
         assert!(aside.reason.contains("mcpmon.db"), "{aside:?}");
+        assert_eq!(aside.cause, cause, "{what}");
+        let sentence = format!(
+            "{}; it was set aside as `{}`, and a new history begins",
+            aside.reason,
+            aside.path.display()
+        );
+        assert_eq!(aside.to_string(), sentence);
         append(&store, vec![check("files", START)]).await;
         drop(store);
         let (store, aside) = open_or_begin(&path);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without stops it")]
 
 mod commands;
+mod development;
 mod exports;
 mod files;
 mod history;

@@ -58,8 +58,8 @@ pub(crate) struct Args {
     /// Start commands that were found in clients' files without asking.
     #[arg(long)]
     yes: bool,
-    /// Refuse a database that is damaged, empty or another program's (exit code 3), instead of
-    /// setting it aside and beginning a new one.
+    /// Refuse a database that is damaged, empty, another program's or a development version's
+    /// (exit code 3), instead of setting it aside and beginning a new one.
     #[arg(long)]
     strict: bool,
 }

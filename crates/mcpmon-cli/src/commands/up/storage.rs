@@ -9,24 +9,28 @@ use mcpmon_core::store::{IncidentLog as _, NewDelivery, Transition};
 use mcpmon_core::{Clock as _, Level, StoreError, Subject, SystemClock, Timestamp};
 use mcpmon_store::{FileSystem, OpenOptions, SetAside, SqliteStore};
 
+use crate::commands::archive::with_next_step;
 use crate::exit::CliError;
 use crate::output;
 
-/// Opens the history. Unless `strict`, a file that is damaged, empty or another program's is set
-/// aside and a new one begun.
+/// Opens the history. Unless `strict`, a file that is damaged, empty, another program's or a
+/// development version's is set aside and a new one begun.
 pub(super) fn open(
     database: &Path,
     strict: bool,
 ) -> Result<(SqliteStore, Option<SetAside>), CliError> {
     let opened = match strict {
-        true => (SqliteStore::open(database, OpenOptions::default())?, None),
+        true => {
+            let opened = SqliteStore::open(database, OpenOptions::default());
+            (opened.map_err(|error| with_next_step(error, "without --strict, `mcpmon up`"))?, None)
+        }
         false => SqliteStore::open_or_begin(database, OpenOptions::default(), SystemClock.now())?,
     };
     if let Some(warning) = opened.0.file_system().as_ref().and_then(warning) {
         output::say(&warning);
     }
     if let Some(aside) = &opened.1 {
-        output::say(&message(aside));
+        output::say(&aside.to_string());
     }
     Ok(opened)
 }
@@ -44,7 +48,7 @@ pub(super) async fn tell(
         rule_name: STORAGE_FAILING.to_owned(),
         subject: Subject::Monitor,
         level: Level::Critical,
-        message: message(aside),
+        message: aside.to_string(),
         timestamp: now,
         resolved_at: None,
         metrics: serde_json::Value::Null,
@@ -73,14 +77,6 @@ fn warning(place: &FileSystem) -> Option<String> {
             place.mounted_at.display()
         )
     })
-}
-
-fn message(aside: &SetAside) -> String {
-    format!(
-        "{}; it was set aside as `{}`, and a new history begins",
-        aside.reason,
-        aside.path.display()
-    )
 }
 
 #[cfg(test)]
