@@ -84,7 +84,11 @@ impl Fleet {
             for check in 0..10_u64 {
                 let at = NOW.saturating_sub(Duration::from_secs(300 - check * 30));
                 let latency = Duration::from_micros(20_000 + check * 100 + number as u64 % 50);
-                window.record(at, Status::Running, Some(latency));
+                window.record(
+                    at,
+                    mcpmon_core::CheckMeaning::health(Status::Running),
+                    Some(latency),
+                );
             }
             (ServiceName::from(format!("service-{number}")), window, state)
         });

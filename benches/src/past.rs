@@ -153,6 +153,7 @@ impl Member {
                 ..Phases::default()
             },
             restarted: false,
+            unproven: false,
             process: None,
         }
     }
@@ -177,6 +178,7 @@ impl Member {
             total: Duration::from_micros((total * 100.0).round() as u64 * 10),
             phases: Phases::default(),
             restarted: false,
+            unproven: false,
             process: None,
         }
     }
@@ -222,6 +224,7 @@ impl Member {
             since: at,
             failure: None,
             findings: Vec::new(),
+            origin: Default::default(),
         })
     }
 }

@@ -5,14 +5,18 @@ use std::collections::HashMap;
 
 use mcpmon_core::contract::{HostReport, MonitorReport, ServiceReport, ServiceStatusReport};
 use mcpmon_core::monitor::Snapshot;
+use mcpmon_core::state::ChangeOrigin;
 use mcpmon_core::store::{AlertQuery, CheckRecord, RecordQuery, Store, StoredService};
-use mcpmon_core::window::{DEFAULT_WINDOW, is_failed};
-use mcpmon_core::{ServiceMetrics, ServiceName, ServiceState, StoreError, Timestamp, Window};
+use mcpmon_core::window::DEFAULT_WINDOW;
+use mcpmon_core::{ServiceFold, ServiceMetrics, ServiceName, StoreError, Timestamp};
 
 use crate::silenced;
 
 /// Alerts read for a snapshot; the page shows fewer, `status/v1` all of them.
 const ALERTS: usize = 50;
+/// Checks read of a service that was not checked within the window: the last of the service itself
+/// is among them, since rounds of configured calls come no more often than its checks.
+const LAST_CHECKS: usize = 4;
 
 /// Everything a store knows at `now` of the services that are watched.
 ///
@@ -25,19 +29,15 @@ pub(crate) async fn snapshot(
     now: Timestamp,
 ) -> Result<Snapshot, StoreError> {
     let stored = store.services().await?;
-    let mut checks = recent_checks(store, now).await?;
-    let mut services: Vec<ServiceStatusReport> = stored
-        .iter()
-        .filter(|service| service.facts.watched)
-        .map(|service| {
-            let own = checks.remove(&service.facts.service).unwrap_or_default();
-            ServiceStatusReport {
-                check: ServiceReport::of_stored(service),
-                since: service.since,
-                metrics: Some(metrics(service, &own, now)),
-            }
-        })
-        .collect();
+    let recent = Recent::read(store, now).await?;
+    let mut services = Vec::new();
+    for service in stored.iter().filter(|service| service.facts.watched) {
+        services.push(ServiceStatusReport {
+            check: ServiceReport::of_stored(service),
+            since: service.since,
+            metrics: Some(metrics(store, service, &recent, now).await?),
+        });
+    }
     services.sort_by_cached_key(|service| service.check.order());
     let host = store
         .last_host()
@@ -49,49 +49,66 @@ pub(crate) async fn snapshot(
     Ok(Snapshot { at: now, monitor, services, host, alerts })
 }
 
-async fn recent_checks(
-    store: &dyn Store,
-    now: Timestamp,
-) -> Result<HashMap<ServiceName, Vec<CheckRecord>>, StoreError> {
-    let mut checks: HashMap<ServiceName, Vec<CheckRecord>> = HashMap::new();
-    let mut query = RecordQuery::all().since(now.saturating_sub(DEFAULT_WINDOW));
-    loop {
-        let page = store.checks(&query).await?;
-        for check in page.items {
-            checks.entry(check.service.clone()).or_default().push(check);
+/// What was stored in the window of a snapshot.
+#[derive(Default)]
+struct Recent {
+    checks: HashMap<ServiceName, Vec<CheckRecord>>,
+    /// What made changes of status.
+    origins: HashMap<ServiceName, Vec<ChangeOrigin>>,
+}
+
+impl Recent {
+    async fn read(store: &dyn Store, now: Timestamp) -> Result<Self, StoreError> {
+        let mut recent = Self::default();
+        let window = RecordQuery::all().since(now.saturating_sub(DEFAULT_WINDOW));
+        let mut query = window.clone();
+        loop {
+            let page = store.checks(&query).await?;
+            for check in page.items {
+                recent.checks.entry(check.service.clone()).or_default().push(check);
+            }
+            match page.next {
+                Some(cursor) => query.after = Some(cursor),
+                None => break,
+            }
         }
-        match page.next {
-            Some(cursor) => query.after = Some(cursor),
-            None => return Ok(checks),
+        let mut query = window;
+        loop {
+            let page = store.changes(&query).await?;
+            for change in page.items {
+                recent.origins.entry(change.service).or_default().push(change.origin);
+            }
+            match page.next {
+                Some(cursor) => query.after = Some(cursor),
+                None => return Ok(recent),
+            }
         }
     }
 }
 
-/// A service's numbers, counted from its stored checks as the monitor counts them from memory.
-fn metrics(stored: &StoredService, checks: &[CheckRecord], now: Timestamp) -> ServiceMetrics {
-    let facts = &stored.facts;
-    let mut window = Window::default();
-    let mut state = ServiceState::new(stored.since);
-    state.status = stored.status;
-    state.available_since = facts.available_since;
-    state.restarts = facts.restarts;
-    state.last_error = stored.failure.as_ref().map(ToString::to_string);
-    for check in checks {
-        window.record(check.at, check.status, check.latency);
-        if is_failed(check.status) {
-            state.consecutive_failures = state.consecutive_failures.saturating_add(1);
-        } else if check.status.is_available() {
-            state.consecutive_failures = 0;
-        }
+/// A service's numbers: counters as the store keeps them, and the window refilled with its stored
+/// checks, as a monitor does that starts on them.
+async fn metrics(
+    store: &dyn Store,
+    stored: &StoredService,
+    recent: &Recent,
+    now: Timestamp,
+) -> Result<ServiceMetrics, StoreError> {
+    let service = &stored.facts.service;
+    let mut fold = ServiceFold::new(DEFAULT_WINDOW, stored.since);
+    fold.restore(stored);
+    if let Some(checks) = recent.checks.get(service) {
+        checks.iter().for_each(|check| fold.refill_window(check));
     }
-    if let (None, Some(last)) = (window.last_check(), &stored.last_check) {
-        window.record(last.at, last.status, last.latency);
-        state.consecutive_failures = u32::from(is_failed(last.status));
+    if fold.window.last_check().is_none() && stored.last_check.is_some() {
+        // Not checked lately: the last check still says when that was.
+        let last = store.last_checks(service, LAST_CHECKS).await?;
+        last.iter().for_each(|check| fold.refill_window(check));
     }
-    let process = stored.last_check.as_ref().and_then(|check| check.process);
-    window.note(facts.tools_count, None, process);
-    window.note_tool_list(facts.tool_list_tokens);
-    window.metrics(&facts.service, &state, DEFAULT_WINDOW, now)
+    for origin in recent.origins.get(service).into_iter().flatten() {
+        fold.discount(origin);
+    }
+    Ok(fold.metrics(service, DEFAULT_WINDOW, now))
 }
 
 #[cfg(test)]
@@ -110,15 +127,11 @@ mod tests {
 
     fn facts(service: &str, watched: bool) -> ServiceFacts {
         ServiceFacts {
-            service: service.into(),
             transport: "http".to_owned(),
             conversation: samples::answered().conversation,
             tools_count: Some(13),
-            restarts: 0,
-            available_since: None,
             watched,
-            check_interval_ms: None,
-            tool_list_tokens: None,
+            ..ServiceFacts::unknown(service.into())
         }
     }
 
@@ -133,6 +146,7 @@ mod tests {
             since: at(0),
             failure,
             findings,
+            origin: ChangeOrigin::Check,
         }
     }
 
@@ -151,7 +165,11 @@ mod tests {
                 change("bad", Status::Error),
                 change("gone", Status::Running),
             ],
-            facts: vec![facts("good", true), facts("bad", true), facts("gone", false)],
+            facts: vec![
+                facts("good", true),
+                ServiceFacts { consecutive_failures: 1, ..facts("bad", true) },
+                facts("gone", false),
+            ],
             lists: Vec::new(),
             host: vec![HostRecord { at: at(2), metrics: samples::system_metrics() }],
         };

@@ -6,15 +6,15 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use mcpmon_core::service::ServiceLimits;
+use mcpmon_core::window::DEFAULT_WINDOW;
 use mcpmon_core::{
-    Failure, FailureCode, Observation, Phase, ServiceName, ServiceState, Timestamp, Window,
+    Failure, FailureCode, Observation, Phase, Question, ServiceFold, ServiceName, Timestamp,
 };
 
 fn main() -> io::Result<()> {
     let service = ServiceName::from("files");
     let limits = ServiceLimits::default();
-    let mut state = ServiceState::new(Timestamp::default());
-    let mut window = Window::default();
+    let mut fold = ServiceFold::new(DEFAULT_WINDOW, Timestamp::default());
     let mut out = io::stdout().lock();
 
     for second in (0..120).step_by(10) {
@@ -27,12 +27,13 @@ fn main() -> io::Result<()> {
             let latency = Some(Duration::from_millis(20 + second as u64 % 7));
             Observation { latency, ..Observation::answered() }
         };
-        window.record(at, observation.raw_status(), observation.latency);
-        if let Some(change) = state.observe(&service, &observation, &limits, at) {
+        fold.record(Question::Health, &observation, at);
+        let check = (Question::Health, &observation);
+        if let Some(change) = fold.observe(&service, check, false, &limits, at) {
             writeln!(out, "{at}  {} -> {}", change.from, change.status)?;
         }
     }
     let now = Timestamp::from_millis(120_000);
-    let metrics = window.metrics(&service, &state, Duration::from_secs(300), now);
+    let metrics = fold.metrics(&service, DEFAULT_WINDOW, now);
     writeln!(out, "{}", serde_json::to_string_pretty(&metrics)?)
 }

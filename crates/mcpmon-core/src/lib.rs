@@ -8,10 +8,12 @@ pub mod alert;
 pub mod bytesize;
 pub mod calendar;
 pub mod call;
+pub mod check;
 pub mod contract;
 pub mod dependency;
 pub mod duration;
 pub mod failure;
+pub mod fold;
 pub mod lists;
 pub mod matchers;
 pub mod metrics;
@@ -36,8 +38,10 @@ pub mod window;
 pub use alert::{
     Alert, AlertPhase, AlertState, DeliveryError, Handler, Notification, NotificationKind, Receipt,
 };
+pub use check::CheckMeaning;
 pub use dependency::{Dependency, DependencyError};
 pub use failure::{Failure, FailureCode, Finding, FindingCode, Phase};
+pub use fold::ServiceFold;
 pub use metrics::{ServiceMetrics, SystemMetrics, ToolMetrics};
 pub use observation::{Observation, Outcome, Phases, Question};
 pub use probe::{HostProbe, Probe, ProbeFactory};

@@ -4,14 +4,15 @@
 //! only after several failures in a row and comes back after several successes. What each check
 //! saw is kept as it was; only the status waits.
 //!
-//! Two questions have an answer of their own: whether the service is well ([`ServiceState::observe`])
-//! and whether its configured calls work ([`ServiceState::observe_function`]). Each has its own
-//! failures in a row, so that a good answer to one never hides the other; people see the worse.
+//! Two questions have an answer of their own: whether the service is well, and whether its
+//! configured calls work. Each has its own failures in a row, so that a good answer to one never
+//! hides the other; people see the worse.
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::{CheckAspect, CheckMeaning};
 use crate::failure::{Failure, Finding};
-use crate::observation::Observation;
+use crate::observation::{Observation, Question};
 use crate::service::{ServiceLimits, ServiceName};
 use crate::status::Status;
 use crate::time::Timestamp;
@@ -23,6 +24,9 @@ pub struct ServiceState {
     pub status: Status,
     /// Since when.
     pub since: Timestamp,
+    /// When status, cause or findings last changed. A check may begin before that and end after
+    /// it: its change is stored under this moment, so that changes are ordered by their moments.
+    pub changed_at: Timestamp,
     /// Since when it is available; `None` while it is not.
     pub available_since: Option<Timestamp>,
     /// What its health checks alone make of it: `status`, but for configured calls that fail.
@@ -63,6 +67,70 @@ pub struct FunctionState {
     pub failure: Option<Failure>,
 }
 
+/// What made a status change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ChangeOrigin {
+    /// The result of a check, stored under the moment at which that check began.
+    #[default]
+    Check,
+    /// The machine slept, or the monitor was kept from running, from the change's `at` on; or the
+    /// network is back, and every service behind it is asked again.
+    Absent {
+        /// When the monitor noticed.
+        noticed_at: Timestamp,
+        /// How long the machine slept, in milliseconds.
+        slept_ms: u64,
+    },
+    /// No monitor ran from the change's `at`, the service's last check, on.
+    NotRunning {
+        /// When a monitor started again.
+        noticed_at: Timestamp,
+    },
+    /// The monitor's own network was lost.
+    Offline {
+        /// Failed checks of the service that began from here on are attributed to the monitor.
+        failed_since: Timestamp,
+        /// Up to here: when the monitor noticed.
+        noticed_at: Timestamp,
+    },
+    /// Checks of the service were started or stopped: it is enabled, paused or in maintenance.
+    Schedule,
+}
+
+impl ChangeOrigin {
+    /// Whether a check made the change.
+    pub const fn is_check(&self) -> bool {
+        matches!(self, Self::Check)
+    }
+
+    /// When the monitor noticed, where that may be later than the change's `at`.
+    pub const fn noticed_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Absent { noticed_at, .. }
+            | Self::NotRunning { noticed_at }
+            | Self::Offline { noticed_at, .. } => Some(*noticed_at),
+            Self::Check | Self::Schedule => None,
+        }
+    }
+
+    /// Whether nobody watched for a while: what is known of the service holds no longer, and rules
+    /// wait until it was asked again.
+    pub const fn is_gap(&self) -> bool {
+        matches!(self, Self::Absent { .. } | Self::NotRunning { .. })
+    }
+
+    /// The span, both ends included, in which failed checks of the service are attributed to the
+    /// monitor.
+    pub const fn discounted(&self) -> Option<(Timestamp, Timestamp)> {
+        match self {
+            Self::Offline { failed_since, noticed_at } => Some((*failed_since, *noticed_at)),
+            _ => None,
+        }
+    }
+}
+
 /// The moment a status, its cause or its findings changed, and to what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusChange {
@@ -80,6 +148,9 @@ pub struct StatusChange {
     pub failure: Option<Failure>,
     /// What is odd.
     pub findings: Vec<Finding>,
+    /// What made the change.
+    #[serde(default, skip_serializing_if = "ChangeOrigin::is_check")]
+    pub origin: ChangeOrigin,
 }
 
 impl ServiceState {
@@ -88,6 +159,7 @@ impl ServiceState {
         Self {
             status: Status::Unknown,
             since: now,
+            changed_at: now,
             available_since: None,
             health: Status::Unknown,
             health_failure: None,
@@ -104,114 +176,162 @@ impl ServiceState {
         }
     }
 
-    /// Takes up what was stored of a service: its status, and what makes it so.
+    /// Takes up a stored status and its cause; counters stay as they are.
     pub fn restore(&mut self, status: Status, since: Timestamp, failure: Option<Failure>) {
         self.status = status;
         self.since = since;
-        self.last_error = failure.as_ref().map(ToString::to_string);
+        self.changed_at = since;
         if failure.as_ref().is_some_and(|failure| failure.code.is_of_function()) {
-            // Calls are made of a service that is well; how well, the next check says.
+            // Calls are made of a service that is well; the next check decides how well.
             self.health = Status::Running;
+            self.health_failure = None;
             self.function.failure.clone_from(&failure);
         } else {
             self.health = status;
             self.health_failure.clone_from(&failure);
+            if status.is_available() {
+                self.function.failure = None;
+            }
         }
         self.failure = failure;
     }
 
-    /// Takes in one check; says what changed, if anything did.
+    /// Takes up a change of status as it was stored, and what it did to the counters.
+    ///
+    /// The counters of checks are not among them: [`Self::count_check`] counts those.
+    pub fn apply_change(&mut self, change: &StatusChange) {
+        let was_available = self.status.is_available();
+        let available_since = self.available_since;
+        match change.origin {
+            ChangeOrigin::Absent { .. }
+            | ChangeOrigin::NotRunning { .. }
+            | ChangeOrigin::Offline { .. } => self.discount_failures(),
+            ChangeOrigin::Schedule => self.reset_counters(change.status),
+            ChangeOrigin::Check => {}
+        }
+        self.restore(change.status, change.since, change.failure.clone());
+        self.changed_at = change.at;
+        self.findings.clone_from(&change.findings);
+        self.available_since = match (was_available, change.status.is_available()) {
+            (true, true) => available_since,
+            (false, true) => Some(change.since),
+            (_, false) => None,
+        };
+    }
+
+    /// Counts one check: what is in a row, what was restarted. `unproven` says that the service's
+    /// process is not to be trusted yet. Decides no status.
+    pub fn count_check(&mut self, check: CheckMeaning, unproven: bool, restarted: bool) {
+        self.unproven = unproven;
+        match check.aspect {
+            CheckAspect::Health => self.count_health(check.status),
+            CheckAspect::Function => self.count_function(check.status),
+            CheckAspect::Dependency => return,
+        }
+        if restarted && self.seen {
+            self.restarts += 1;
+        }
+        // A round of calls is only made of a service that was seen.
+        self.seen |= check.is_of_service() && check.status != Status::Unknown;
+    }
+
+    /// Takes in the answer to `question` and decides the status that follows; returns the change,
+    /// if there is one.
+    ///
+    /// A round of configured calls decides [`Self::function`] alone; where it could not reach the
+    /// service, it is a check of the service's health. A round that was not made because of the
+    /// monitor's own fault counts for nothing.
     pub fn observe(
         &mut self,
         service: &ServiceName,
+        question: Question,
         observation: &Observation,
         limits: &ServiceLimits,
         at: Timestamp,
     ) -> Option<StatusChange> {
         let before = self.shown();
-        let raw = observation.raw_status();
-        let next = self.count(raw, limits);
-        if observation.restarted && self.seen {
-            self.restarts += 1;
+        let check = CheckMeaning::of_observation(question, observation);
+        let is_undecided = self.is_undecided();
+        self.count_check(check, self.unproven, observation.restarted);
+        if let Some(failure) = observation.failure()
+            && (check.is_of_service() || check.status.is_failure())
+        {
+            self.last_error = Some(failure.to_string());
         }
-        if raw != Status::Unknown {
-            self.seen = true;
-        }
-        match observation.failure() {
-            Some(failure) => {
-                self.last_error = Some(failure.to_string());
-                // A single failed check of a running service is no reason to show a cause yet.
-                if next == raw || next.is_down() {
-                    self.health_failure = Some(failure.clone());
-                }
+        match check.aspect {
+            CheckAspect::Health => {
+                self.health = self.decide_health(check.status, is_undecided, limits);
+                self.keep_health_failure(check.status, observation);
             }
-            None if next.is_available() => self.health_failure = None,
-            None => {}
+            CheckAspect::Function => self.keep_function_failure(check.status, observation, limits),
+            CheckAspect::Dependency => return None,
         }
-        if observation.failure().is_none() {
-            self.findings.clone_from(&observation.findings);
-        }
-        self.health = next;
         self.show(service, &before, at)
     }
 
-    /// Takes in one round of configured calls; says what changed, if anything did.
-    ///
-    /// What is wrong with the service itself (it could not be reached) belongs to
-    /// [`Self::observe`]. A round that was not made, by our own doing, counts for nothing.
-    pub fn observe_function(
+    /// Keeps why its health checks fail. A single failed check of a running service is no reason
+    /// to show a cause yet.
+    fn keep_health_failure(&mut self, raw: Status, observation: &Observation) {
+        match observation.failure() {
+            Some(failure) if self.health == raw || self.health.is_down() => {
+                self.health_failure = Some(failure.clone());
+            }
+            Some(_) => {}
+            None => {
+                if self.health.is_available() {
+                    self.health_failure = None;
+                }
+                self.findings.clone_from(&observation.findings);
+            }
+        }
+    }
+
+    /// Keeps why its configured calls fail, once they have failed often enough.
+    fn keep_function_failure(
         &mut self,
-        service: &ServiceName,
+        raw: Status,
         observation: &Observation,
         limits: &ServiceLimits,
-        at: Timestamp,
-    ) -> Option<StatusChange> {
-        let before = self.shown();
-        let raw = observation.raw_status();
-        if observation.restarted && self.seen {
-            self.restarts += 1;
-        }
+    ) {
         let function = &mut self.function;
         match observation.failure() {
-            Some(failure) if crate::window::is_failed(raw) => {
-                function.successes = 0;
-                function.failures = function.failures.saturating_add(1);
-                self.last_error = Some(failure.to_string());
-                let enough = function.failures >= limits.max_consecutive_failures;
-                if enough || function.failure.is_some() {
+            Some(failure) if raw.is_failure() => {
+                let is_enough = function.failures >= limits.max_consecutive_failures;
+                if is_enough || function.failure.is_some() {
                     function.failure = Some(failure.clone());
                 }
             }
-            None => {
-                function.failures = 0;
-                function.successes = function.successes.saturating_add(1);
-                if function.successes >= limits.max_consecutive_successes {
-                    function.failure = None;
-                }
+            None if function.successes >= limits.max_consecutive_successes => {
+                function.failure = None;
             }
-            Some(_) => {}
+            Some(_) | None => {}
         }
-        self.show(service, &before, at)
     }
 
-    /// Nobody looked from `at` on, by our own doing: it is `unknown` until the next check says
-    /// more. What was well has to fail as often as ever until it counts as down; what was down
-    /// stays so if it fails once more.
+    /// The monitor did not watch from `at` on, for the reason in `origin`: the status is `unknown`
+    /// until the next check. A service that was available has to fail as often as ever before it
+    /// counts as down; one that was down stays down if it fails once more.
     pub fn interrupt(
         &mut self,
         service: &ServiceName,
         cause: Option<Failure>,
         at: Timestamp,
+        origin: ChangeOrigin,
     ) -> Option<StatusChange> {
+        self.discount_failures();
+        self.set(service, Status::Unknown, cause, at, origin)
+    }
+
+    fn discount_failures(&mut self) {
         if self.health.is_available() {
             self.consecutive_failures = 0;
         }
-        self.set(service, Status::Unknown, cause, at)
     }
 
     /// The wall clock was set back by `span`: it has had its status for as long as before.
     pub fn set_back(&mut self, span: std::time::Duration) {
         self.since = self.since.saturating_sub(span);
+        self.changed_at = self.changed_at.saturating_sub(span);
         self.available_since = self.available_since.map(|since| since.saturating_sub(span));
     }
 
@@ -223,58 +343,103 @@ impl ServiceState {
         }
     }
 
-    /// Sets a status that no check decides: `starting`, `paused`, or `unknown` by our own doing.
-    pub fn set(
+    /// Sets a status because checks of the service start or stop: `starting`, `paused`, or
+    /// `unknown` where its entry cannot be used.
+    pub fn schedule(
         &mut self,
         service: &ServiceName,
         status: Status,
         failure: Option<Failure>,
         at: Timestamp,
     ) -> Option<StatusChange> {
-        let from = self.status;
-        if from == status && self.failure == failure {
+        if self.status == status && self.failure == failure {
             return None;
         }
-        self.failure.clone_from(&failure);
-        (self.health, self.health_failure) = (status, failure);
+        self.reset_counters(status);
+        self.set(service, status, failure, at, ChangeOrigin::Schedule)
+    }
+
+    fn reset_counters(&mut self, status: Status) {
         if status == Status::Paused {
             (self.consecutive_failures, self.consecutive_successes) = (0, 0);
             self.function = FunctionState::default();
         }
-        self.enter(status, at);
-        Some(self.change(service, from, at))
     }
 
-    /// Counts a raw result and says which status follows.
-    fn count(&mut self, raw: Status, limits: &ServiceLimits) -> Status {
-        let undecided = !self.seen
-            || matches!(self.health, Status::Unknown | Status::Starting | Status::Paused);
+    fn set(
+        &mut self,
+        service: &ServiceName,
+        status: Status,
+        failure: Option<Failure>,
+        at: Timestamp,
+        origin: ChangeOrigin,
+    ) -> Option<StatusChange> {
+        let from = self.status;
+        if from == status && self.failure == failure {
+            return None;
+        }
+        let at = at.max(self.changed_at);
+        self.failure.clone_from(&failure);
+        (self.health, self.health_failure) = (status, failure);
+        self.enter(status, at);
+        Some(StatusChange { origin, ..self.change(service, from, at) })
+    }
+
+    /// Whether the next result decides the status at once.
+    fn is_undecided(&self) -> bool {
+        !self.seen || matches!(self.health, Status::Unknown | Status::Starting | Status::Paused)
+    }
+
+    fn count_health(&mut self, raw: Status) {
         match raw {
-            // Rate limiting is no failure: the service is there.
             Status::Running | Status::Degraded => {
                 self.consecutive_unknowns = 0;
-                if self.unproven && !undecided {
-                    return if self.health.is_available() { raw } else { self.health };
+                if self.unproven && !self.is_undecided() {
+                    return;
                 }
                 self.consecutive_failures = 0;
                 self.consecutive_successes = self.consecutive_successes.saturating_add(1);
-                let enough = self.consecutive_successes >= limits.max_consecutive_successes;
-                if undecided || enough || self.health.is_available() { raw } else { self.health }
             }
             Status::Unknown | Status::Starting | Status::Paused => {
                 self.consecutive_unknowns = self.consecutive_unknowns.saturating_add(1);
-                let enough = self.consecutive_unknowns >= limits.max_consecutive_failures;
-                if undecided || enough { Status::Unknown } else { self.health }
             }
             Status::Stopped | Status::Error | Status::AuthRequired => {
                 self.consecutive_successes = 0;
                 self.consecutive_unknowns = 0;
                 self.consecutive_failures = self.consecutive_failures.saturating_add(1);
-                let enough = self.consecutive_failures >= limits.max_consecutive_failures;
-                let failing = self.health.is_down() || self.health == Status::AuthRequired;
-                if undecided || enough || failing { raw } else { self.health }
             }
         }
+    }
+
+    fn count_function(&mut self, raw: Status) {
+        let function = &mut self.function;
+        if raw.is_failure() {
+            function.successes = 0;
+            function.failures = function.failures.saturating_add(1);
+        } else if raw.is_available() {
+            function.failures = 0;
+            function.successes = function.successes.saturating_add(1);
+        }
+    }
+
+    /// The status that follows from a raw result, with the counters as they now are.
+    fn decide_health(&self, raw: Status, is_undecided: bool, limits: &ServiceLimits) -> Status {
+        let is_settled = match raw {
+            // Rate limiting is no failure: the service is there.
+            Status::Running | Status::Degraded => {
+                let is_enough = self.consecutive_successes >= limits.max_consecutive_successes;
+                self.health.is_available() || (is_enough && !self.unproven)
+            }
+            Status::Unknown | Status::Starting | Status::Paused => {
+                let is_enough = self.consecutive_unknowns >= limits.max_consecutive_failures;
+                return if is_undecided || is_enough { Status::Unknown } else { self.health };
+            }
+            Status::Stopped | Status::Error | Status::AuthRequired => {
+                let is_enough = self.consecutive_failures >= limits.max_consecutive_failures;
+                is_enough || self.health.is_failure()
+            }
+        };
+        if is_undecided || is_settled { raw } else { self.health }
     }
 
     /// Makes what people see the worse of health and function.
@@ -290,6 +455,7 @@ impl ServiceState {
             _ => (self.health, self.health_failure.as_ref()),
         };
         self.failure = failure.cloned();
+        let at = at.max(self.changed_at);
         self.enter(status, at);
         (*before != self.shown()).then(|| self.change(service, from, at))
     }
@@ -319,7 +485,8 @@ impl ServiceState {
         self.findings.iter().map(|finding| finding.code).collect()
     }
 
-    fn change(&self, service: &ServiceName, from: Status, at: Timestamp) -> StatusChange {
+    fn change(&mut self, service: &ServiceName, from: Status, at: Timestamp) -> StatusChange {
+        self.changed_at = at;
         StatusChange {
             service: service.clone(),
             at,
@@ -328,6 +495,7 @@ impl ServiceState {
             since: self.since,
             failure: self.failure.clone(),
             findings: self.findings.clone(),
+            origin: ChangeOrigin::Check,
         }
     }
 }
@@ -339,6 +507,9 @@ type Shown = (Status, Option<crate::failure::FailureCode>, Vec<crate::failure::F
 mod tests {
     use super::*;
     use crate::failure::{FailureCode, FindingCode, Phase};
+
+    const GAP: ChangeOrigin =
+        ChangeOrigin::Absent { noticed_at: Timestamp::from_millis(9), slept_ms: 0 };
 
     fn observation(symbol: char) -> Observation {
         let failed = |code| Observation::failed(Failure::new(code, Phase::Connect, "no"));
@@ -375,7 +546,7 @@ mod tests {
             .map(|(second, symbol)| {
                 let at = Timestamp::from_millis(second as i64 * 1_000);
                 state.unproven = symbol == ',';
-                state.observe(&service, &observation(symbol), &limits, at);
+                state.observe(&service, Question::Health, &observation(symbol), &limits, at);
                 state.status.as_str().chars().next().unwrap()
             })
             .collect();
@@ -451,8 +622,12 @@ mod tests {
                     _ => None,
                 };
                 match round {
-                    Some(round) => state.observe_function(&service, &round, &limits, at),
-                    None => state.observe(&service, &observation(symbol), &limits, at),
+                    Some(round) => {
+                        state.observe(&service, Question::Functional, &round, &limits, at)
+                    }
+                    None => {
+                        state.observe(&service, Question::Health, &observation(symbol), &limits, at)
+                    }
                 };
                 state.status.as_str().chars().next().unwrap()
             })
@@ -483,21 +658,21 @@ mod tests {
         let mut state = ServiceState::new(Timestamp::default());
         let at = Timestamp::from_millis;
         for (millis, symbol) in [(0, '.'), (1, 'x'), (2, 'x')] {
-            state.observe(&service, &observation(symbol), &limits, at(millis));
+            state.observe(&service, Question::Health, &observation(symbol), &limits, at(millis));
         }
-        let change = state.interrupt(&service, None, at(3)).unwrap();
+        let change = state.interrupt(&service, None, at(3), GAP).unwrap();
         assert_eq!(
             (change.from, change.status, change.at),
             (Status::Running, Status::Unknown, at(3))
         );
-        assert_eq!(state.interrupt(&service, None, at(4)), None);
-        state.observe(&service, &observation('x'), &limits, at(5));
+        assert_eq!(state.interrupt(&service, None, at(4), GAP), None);
+        state.observe(&service, Question::Health, &observation('x'), &limits, at(5));
         assert_eq!((state.status, state.failures_in_a_row()), (Status::Stopped, 1));
         for millis in [6, 7] {
-            state.observe(&service, &observation('x'), &limits, at(millis));
+            state.observe(&service, Question::Health, &observation('x'), &limits, at(millis));
         }
-        state.interrupt(&service, None, at(8));
-        state.observe(&service, &observation('x'), &limits, at(9));
+        state.interrupt(&service, None, at(8), GAP);
+        state.observe(&service, Question::Health, &observation('x'), &limits, at(9));
         assert_eq!((state.status, state.failures_in_a_row()), (Status::Stopped, 4));
     }
 
@@ -509,7 +684,16 @@ mod tests {
         let mut state = ServiceState::new(Timestamp::default());
         state.seen = true;
         state.restore(Status::Error, Timestamp::default(), Some(failure.clone()));
-        assert_eq!(state.observe(&service, &observation('.'), &limits, Timestamp::default()), None);
+        assert_eq!(
+            state.observe(
+                &service,
+                Question::Health,
+                &observation('.'),
+                &limits,
+                Timestamp::default()
+            ),
+            None
+        );
         assert_eq!((state.status, state.failure), (Status::Error, Some(failure)));
     }
 
@@ -519,13 +703,18 @@ mod tests {
         let limits = ServiceLimits::default();
         let mut state = ServiceState::new(Timestamp::default());
         let at = Timestamp::from_millis(5);
-        let change = state.observe(&service, &observation('x'), &limits, at).unwrap();
+        let change =
+            state.observe(&service, Question::Health, &observation('x'), &limits, at).unwrap();
         assert_eq!((change.from, change.status), (Status::Unknown, Status::Stopped));
         assert_eq!(change.since, at);
         assert_eq!(change.failure.unwrap().code, FailureCode::ConnectionRefused);
         let later = Timestamp::from_millis(9);
-        assert_eq!(state.observe(&service, &observation('x'), &limits, later), None);
-        let change = state.observe(&service, &observation('e'), &limits, later).unwrap();
+        assert_eq!(
+            state.observe(&service, Question::Health, &observation('x'), &limits, later),
+            None
+        );
+        let change =
+            state.observe(&service, Question::Health, &observation('e'), &limits, later).unwrap();
         assert_eq!(change.since, later);
     }
 }

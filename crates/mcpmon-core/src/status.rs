@@ -48,6 +48,17 @@ impl Status {
         matches!(self, Self::Stopped | Self::Error)
     }
 
+    /// Whether a check with this raw status counts against what it asked: down, or refusing the
+    /// credentials.
+    pub const fn is_failure(self) -> bool {
+        self.is_down() || matches!(self, Self::AuthRequired)
+    }
+
+    /// Whether a raw status is a result at all: the monitor's own faults are none.
+    pub const fn is_counted(self) -> bool {
+        self.is_failure() || self.is_available()
+    }
+
     /// Whether the service did its work when asked.
     pub const fn is_available(self) -> bool {
         matches!(self, Self::Running | Self::Degraded)

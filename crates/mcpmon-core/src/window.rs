@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::check::CheckMeaning;
 use crate::metrics::{ErrorRateSource, ProcessMetrics, ServiceMetrics};
 use crate::service::ServiceName;
 use crate::sketch::LatencySketch;
@@ -81,9 +82,13 @@ impl Window {
         self.reach = reach.clamp(DEFAULT_WINDOW, LONGEST_WINDOW);
     }
 
-    /// Takes in one check: its raw status and, if it was timed, its latency. Entries older than
-    /// the reach fall out.
-    pub fn record(&mut self, at: Timestamp, status: Status, latency: Option<Duration>) {
+    /// Takes in one check that began at `at` and, if it was timed, its latency. A check that is no
+    /// answer about the service itself is left out. Entries older than the reach fall out.
+    pub fn record(&mut self, at: Timestamp, check: CheckMeaning, latency: Option<Duration>) {
+        if !check.is_of_service() {
+            return;
+        }
+        let status = check.status;
         self.last_check = self.last_check.max(Some(at));
         if status.is_available() {
             self.last_good = self.last_good.max(Some(at));
@@ -98,11 +103,13 @@ impl Window {
         self.forget_before(at);
     }
 
-    /// What failed from `since` on was our own doing after all, and counts no more.
-    pub fn forgive(&mut self, since: Timestamp) {
+    /// Failed checks that began between `since` and `until`, both included, are attributed to the
+    /// monitor: they count no more.
+    pub fn discount(&mut self, since: Timestamp, until: Timestamp) {
         let entries = self.entries.iter_mut().rev();
+        let entries = entries.skip_while(|entry| entry.at > until.as_millis());
         for entry in entries.take_while(|entry| entry.at >= since.as_millis()) {
-            if is_failed(entry.status) {
+            if entry.status.is_failure() {
                 entry.status = Status::Unknown;
                 let minute = entry.at.div_euclid(60_000) * 60_000;
                 let minute = self.minutes.iter_mut().rev().find(|of| of.starts_at == minute);
@@ -126,26 +133,27 @@ impl Window {
         self.last_good = self.last_good.map(back);
     }
 
-    /// Notes what the last conversation found besides the result.
-    pub fn note(
-        &mut self,
-        tools_count: Option<u32>,
-        active_connections: Option<u32>,
-        process: Option<ProcessMetrics>,
-    ) {
-        self.tools_count = tools_count.or(self.tools_count);
+    /// Notes the sessions that are known open; `None` where that cannot be known.
+    pub fn note_connections(&mut self, active_connections: Option<u32>) {
         self.active_connections = active_connections;
+    }
+
+    /// Notes the service's process tree as the last stored check saw it; `None` where there was no
+    /// process.
+    pub fn note_process(&mut self, process: Option<ProcessMetrics>) {
         self.process = process;
+    }
+
+    /// Notes what was read of the list of tools: how many there are, and what the list costs a
+    /// model in tokens. What was not read stays as it was.
+    pub fn note_tools(&mut self, count: Option<u32>, list_tokens: Option<u64>) {
+        self.tools_count = count.or(self.tools_count);
+        self.tool_list_tokens = list_tokens.or(self.tool_list_tokens);
     }
 
     /// What its list of tools costs a model, as last looked at.
     pub fn tool_list_tokens(&self) -> Option<u64> {
         self.tool_list_tokens
-    }
-
-    /// Notes what its list of tools costs a model, where that was looked at.
-    pub fn note_tool_list(&mut self, tokens: Option<u64>) {
-        self.tool_list_tokens = tokens.or(self.tool_list_tokens);
     }
 
     /// When the service was last asked.
@@ -161,10 +169,10 @@ impl Window {
     /// How often the last `count` raw results went from well to failed or back; what was our own
     /// doing is none.
     pub fn result_changes(&self, count: usize) -> u32 {
-        let told = self.entries.iter().rev().filter(|entry| is_counted(entry.status)).take(count);
+        let counted = self.entries.iter().rev().filter(|entry| entry.status.is_counted());
         let mut changes = 0;
         let mut later = None;
-        for failed in told.map(|entry| is_failed(entry.status)) {
+        for failed in counted.take(count).map(|entry| entry.status.is_failure()) {
             changes += u32::from(later.replace(failed).is_some_and(|later| later != failed));
         }
         changes
@@ -233,8 +241,8 @@ impl Window {
             self.minutes.push_back(Minute { starts_at, ..Minute::default() });
         }
         if let Some(minute) = self.minutes.back_mut() {
-            minute.counted += u32::from(is_counted(status));
-            minute.failed += u32::from(is_failed(status));
+            minute.counted += u32::from(status.is_counted());
+            minute.failed += u32::from(status.is_failure());
             minute.available += u32::from(status.is_available());
             if let Some(latency) = latency {
                 minute.latencies.record(latency);
@@ -258,8 +266,8 @@ impl Window {
         let mut sums = Sums::default();
         let mut latencies = Vec::new();
         for entry in self.entries.iter().rev().take_while(|entry| entry.at > start) {
-            sums.counted += u64::from(is_counted(entry.status));
-            sums.failed += u64::from(is_failed(entry.status));
+            sums.counted += u64::from(entry.status.is_counted());
+            sums.failed += u64::from(entry.status.is_failure());
             sums.available += u64::from(entry.status.is_available());
             if entry.latency != NO_LATENCY {
                 latencies.push(entry.latency);
@@ -307,16 +315,6 @@ struct Sums {
     p99: Option<f64>,
 }
 
-/// Whether a raw result says anything about the service: our own faults do not.
-pub fn is_counted(status: Status) -> bool {
-    is_failed(status) || status.is_available()
-}
-
-/// Whether a raw result counts against the service.
-pub fn is_failed(status: Status) -> bool {
-    status.is_down() || status == Status::AuthRequired
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,10 +331,10 @@ mod tests {
     #[test]
     fn counts_failures_and_latencies_inside_the_span_only() {
         let mut window = Window::default();
-        window.record(at(0), Status::Stopped, None);
+        window.record(at(0), CheckMeaning::health(Status::Stopped), None);
         for second in 1..=4 {
             let latency = Duration::from_millis(second as u64 * 10);
-            window.record(at(second * 10), Status::Running, Some(latency));
+            window.record(at(second * 10), CheckMeaning::health(Status::Running), Some(latency));
         }
         let all = metrics(&window, 300, 40);
         assert_eq!((all.total_checks, all.failed_checks), (5, 1));
@@ -360,7 +358,7 @@ mod tests {
                     'x' => Status::Error,
                     _ => Status::Unknown,
                 };
-                window.record(at(second as i64), status, None);
+                window.record(at(second as i64), CheckMeaning::health(status), None);
             }
             assert_eq!(window.result_changes(last), changes, "{results}");
         }
@@ -369,7 +367,7 @@ mod tests {
     #[test]
     fn our_own_faults_are_not_counted() {
         let mut window = Window::default();
-        window.record(at(1), Status::Unknown, None);
+        window.record(at(1), CheckMeaning::health(Status::Unknown), None);
         let none = metrics(&window, 300, 2);
         assert_eq!((none.total_checks, none.uptime_ratio), (0, None));
         assert_eq!(none.last_check_time, Some(at(1)));
@@ -379,12 +377,12 @@ mod tests {
     fn what_turns_out_to_be_our_own_doing_counts_no_more() {
         let mut window = Window::new(LONGEST_WINDOW);
         for (second, status) in [(1, Status::Stopped), (2, Status::Running), (3, Status::Stopped)] {
-            window.record(at(second), status, None);
+            window.record(at(second), CheckMeaning::health(status), None);
         }
-        window.forgive(at(2));
+        window.discount(at(2), at(3));
         let left = metrics(&window, 300, 4);
         assert_eq!((left.total_checks, left.failed_checks), (2, 1));
-        window.record(at(100), Status::Running, None);
+        window.record(at(100), CheckMeaning::health(Status::Running), None);
         let hours = metrics(&window, 7_200, 100);
         assert_eq!((hours.total_checks, hours.failed_checks), (3, 1));
     }
@@ -392,9 +390,9 @@ mod tests {
     #[test]
     fn ages_stay_what_they_are_when_the_clock_is_set_back() {
         let mut window = Window::default();
-        window.record(at(4_000), Status::Running, None);
+        window.record(at(4_000), CheckMeaning::health(Status::Running), None);
         window.set_back(Duration::from_secs(3_600));
-        window.record(at(410), Status::Stopped, None);
+        window.record(at(410), CheckMeaning::health(Status::Stopped), None);
         assert_eq!(metrics(&window, 300, 410).total_checks, 2);
         assert_eq!(metrics(&window, 300, 800).total_checks, 0);
         assert_eq!(metrics(&window, 300, 410).last_check_time, Some(at(410)));
@@ -403,9 +401,9 @@ mod tests {
     #[test]
     fn a_longer_reach_keeps_what_a_shorter_one_would_drop() {
         let mut window = Window::default();
-        window.record(at(0), Status::Running, None);
+        window.record(at(0), CheckMeaning::health(Status::Running), None);
         window.set_reach(Duration::from_secs(1_800));
-        window.record(at(1_000), Status::Running, None);
+        window.record(at(1_000), CheckMeaning::health(Status::Running), None);
         assert_eq!(metrics(&window, 1_800, 1_000).total_checks, 2);
     }
 
@@ -413,7 +411,11 @@ mod tests {
     fn memory_is_bounded_by_the_reach() {
         let mut window = Window::new(LONGEST_WINDOW);
         for minute in 0..(48 * 60) {
-            window.record(at(minute * 60), Status::Running, Some(Duration::from_millis(5)));
+            window.record(
+                at(minute * 60),
+                CheckMeaning::health(Status::Running),
+                Some(Duration::from_millis(5)),
+            );
         }
         assert!(window.entries.len() <= 61);
         assert!(window.minutes.len() <= 24 * 60 + 2);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcpmon_core::service::ServiceName;
+use mcpmon_core::state::ChangeOrigin;
 use mcpmon_core::{Failure, FailureCode, Observation, Outcome, Phase, Timestamp};
 
 use crate::network::{Turn, Way, way};
@@ -24,19 +25,19 @@ impl Engine {
         let (now, wall) = (tokio::time::Instant::now().into_std(), self.shared.clock.now());
         match self.pulse.look(now, wall) {
             None => {}
-            Some(Lapse::Absent { from, span }) => self.was_absent(from, span),
+            Some(Lapse::Absent { from, span, slept }) => self.was_absent(from, span, slept),
             Some(Lapse::SetBack(span)) => self.set_back(span),
         }
     }
 
-    fn was_absent(&mut self, from: Timestamp, span: Duration) {
+    fn was_absent(&mut self, from: Timestamp, span: Duration, slept: Duration) {
         tracing::warn!(?span, "The machine slept, or mcpmon was kept from running");
         self.shared.clock_ran_on(span);
         let left_alone = |watched: &Watched| {
             let limits = &watched.spec.limits;
             is_gap(span, limits.check_interval, limits.health_check_timeout)
         };
-        self.interrupt(from, None, left_alone);
+        self.interrupt(from, slept, left_alone);
     }
 
     /// Ages stay what they were, so that nothing waits until the clock has caught up.
@@ -45,21 +46,16 @@ impl Engine {
         self.shared.clock_was_set_back(span);
         self.repairs.set_back(span);
         for watched in self.shared.write().services.values_mut() {
-            watched.window.set_back(span);
-            watched.state.set_back(span);
-            watched.dirty = true;
+            watched.set_back(span);
         }
     }
 
     /// Whatever was known of these services holds no longer, from `at` on: each is `unknown` until
     /// it was asked again, and is not judged before.
-    fn interrupt(
-        &mut self,
-        at: Timestamp,
-        cause: Option<&Failure>,
-        concerns: impl Fn(&Watched) -> bool,
-    ) {
+    fn interrupt(&mut self, at: Timestamp, slept: Duration, concerns: impl Fn(&Watched) -> bool) {
         let shared = Arc::clone(&self.shared);
+        let slept_ms = u64::try_from(slept.as_millis()).unwrap_or(u64::MAX);
+        let origin = ChangeOrigin::Absent { noticed_at: shared.clock.now(), slept_ms };
         let mut world = shared.write();
         let concerned: Vec<&mut Watched> = world
             .services
@@ -68,7 +64,7 @@ impl Engine {
             .collect();
         let spread = Schedule::spread(concerned.len(), self.settings.monitoring.check_interval);
         for watched in concerned {
-            let change = watched.interrupt(cause.cloned(), at);
+            let change = watched.interrupt(None, at, origin);
             if let Some(reins) = &watched.reins {
                 reins.recheck(spread);
             }
@@ -134,16 +130,7 @@ impl Engine {
                 tracing::warn!(services = far_away.len(), "This machine's network is gone");
                 let text = "this machine's network is gone; nothing is said of the service";
                 let cause = Failure::new(FailureCode::MonitorOffline, Phase::Prepare, text);
-                let unreached = self.network.unreached().clone();
-                {
-                    let mut world = self.shared.write();
-                    world.report.offline = true;
-                    for name in unreached {
-                        if let Some(watched) = world.services.get_mut(&name) {
-                            watched.window.forgive(since);
-                        }
-                    }
-                }
+                self.shared.write().report.offline = true;
                 self.suspend(&far_away, &cause, since);
             }
             _ => {
@@ -151,7 +138,7 @@ impl Engine {
                 self.shared.write().report.offline = false;
                 let now = self.shared.clock.now();
                 let at_last = |watched: &Watched| far_away.contains(&watched.spec.name);
-                self.interrupt(now, None, at_last);
+                self.interrupt(now, Duration::ZERO, at_last);
             }
         }
     }
@@ -165,10 +152,10 @@ impl Engine {
     ) {
         let shared = Arc::clone(&self.shared);
         let mut world = shared.write();
+        let origin = ChangeOrigin::Offline { failed_since: since, noticed_at: shared.clock.now() };
         for name in services {
             if let Some(watched) = world.services.get_mut(name) {
-                let change = watched.interrupt(Some(cause.clone()), since);
-                watched.awaits_recheck = false;
+                let change = watched.interrupt(Some(cause.clone()), since, origin);
                 self.note_change(change);
             }
         }

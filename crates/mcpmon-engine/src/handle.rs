@@ -157,7 +157,7 @@ impl RunningMonitor {
 
     /// A service's status; `None` if there is no such service.
     pub fn service_status(&self, name: &str) -> Option<Status> {
-        self.shared.read().services.get(name).map(|watched| watched.state.status)
+        self.shared.read().services.get(name).map(|watched| watched.fold.state.status)
     }
 
     /// All that is known of a service.

@@ -1,6 +1,7 @@
 //! What the loop does with what it hears: checks, samples of the machine, verdicts, and the store's
 //! answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
     AlertRecord, Batch, CheckRecord, HostRecord, ListRecord, StoreError, Transition,
 };
-use mcpmon_core::{FailureCode, Observation, Outcome, Question, SystemMetrics};
+use mcpmon_core::{Observation, Outcome, Question, SystemMetrics};
 use tokio::time::Instant;
 
 use crate::buffer::Unsaid;
@@ -24,9 +25,33 @@ use crate::signs;
 use crate::watcher::Observed;
 use crate::world::{Watched, World};
 
-/// Whether a result says something of configured calls rather than of the service.
-pub(crate) fn is_of_calls(question: Question, code: Option<FailureCode>) -> bool {
-    question == Question::Functional && code.is_none_or(FailureCode::is_of_function)
+/// Marks what a service depends on, down to the last, as awaited at the service's first failure:
+/// it is asked before that failure counts as an outage. Returns the names that were marked.
+pub(crate) fn await_dependencies(
+    services: &mut BTreeMap<ServiceName, Watched>,
+    service: &ServiceName,
+) -> Vec<ServiceName> {
+    let is_first_failure =
+        services.get(service).is_some_and(|one| one.fold.state.consecutive_failures == 1);
+    if !is_first_failure {
+        return Vec::new();
+    }
+    let look = |name: &ServiceName| services.get(name).map(Watched::as_need);
+    let mut awaited: Vec<ServiceName> = needs::all_of(service, &look).into_iter().collect();
+    awaited.retain(|name| services.get(name).is_some_and(|watched| watched.is_checked));
+    for name in &awaited {
+        if let Some(watched) = services.get_mut(name) {
+            watched.is_awaited = true;
+        }
+    }
+    awaited
+}
+
+/// Has services asked at once.
+pub(crate) fn recheck_now(services: &BTreeMap<ServiceName, Watched>, names: &[ServiceName]) {
+    for reins in names.iter().filter_map(|name| services.get(name)?.reins.as_ref()) {
+        reins.recheck(Duration::ZERO);
+    }
 }
 
 impl Engine {
@@ -51,27 +76,19 @@ impl Engine {
         tracing::debug!(%service, question = question.as_str(), status = %raw,
             code = observation.failure().map(|failure| failure.code.as_str()),
             total = ?observation.total, "Checked");
-        let news = watched.is_news(question, raw);
-        // What calls came to is their tools': beside good health it would look like flapping, and
-        // a call's time is not the service's.
-        if news && !is_of_calls(question, observation.failure().map(|failure| failure.code)) {
-            watched.window.record(at, raw, observation.latency);
-        }
+        let is_stored = watched.fold.record(question, &observation, at);
         watched.signs.sample(at, &observation);
-        watched.note(question, raw, &observation, news);
-        if question != Question::Functional {
-            watched.heard(span.0);
-        }
         if observation.failure().is_none() {
             observation.findings.extend(watched.error_rate_finding(at));
             observation.findings.extend(watched.signs.findings(at));
         }
-        let change = watched.count(question, unproven, &observation, at);
-        let failures = watched.state.consecutive_failures;
+        let change = watched.observe(question, &observation, (unproven, is_stored), at);
         self.repairs.checked(&watched.spec, question, at, span.0.into(), &observation);
-        watched.dirty = true;
-        if news {
-            let record = CheckRecord::new(service.clone(), at, question, &observation);
+        if is_stored {
+            let record = CheckRecord {
+                unproven,
+                ..CheckRecord::new(service.clone(), at, question, &observation)
+            };
             if self.events.receiver_count() > 0 {
                 self.tell(MonitorEvent::Checked(Box::new(record.clone())));
             }
@@ -83,9 +100,16 @@ impl Engine {
             self.buffer.batch.lists.push(ListRecord { service: service.clone(), at, lists });
         }
         self.buffer.batch.facts.extend(watched.changed_facts());
+        let failures = watched.fold.state.consecutive_failures;
+        if is_stored {
+            let awaited = await_dependencies(&mut world.services, &service);
+            recheck_now(&world.services, &awaited);
+        }
         drop(world);
         self.note_change(change);
-        self.follow_up(&service, failures);
+        if failures == 2 {
+            self.ask_witnesses(&service);
+        }
     }
 
     /// Counts a check, unless whom it is about is gone or was replaced.
@@ -133,29 +157,6 @@ impl Engine {
         }
     }
 
-    /// Has others asked that can say whose failure this is, before it counts as an outage: what
-    /// the service depends on at its first failure, hosts elsewhere at its second.
-    fn follow_up(&self, service: &ServiceName, failures: u32) {
-        match failures {
-            1 => self.ask_needs(service),
-            2 => self.ask_witnesses(service),
-            _ => {}
-        }
-    }
-
-    /// Asks now what this service depends on, down to the last.
-    pub(crate) fn ask_needs(&self, service: &ServiceName) {
-        let mut world = self.shared.write();
-        let look = |name: &ServiceName| world.services.get(name).map(Watched::as_need);
-        for name in needs::all_of(service, &look) {
-            let Some(watched) = world.services.get_mut(&name) else { continue };
-            if let Some(reins) = &watched.reins {
-                reins.recheck(Duration::ZERO);
-                watched.is_awaited = true;
-            }
-        }
-    }
-
     /// Tells whoever listens, if anybody does.
     pub(crate) fn tell(&self, event: MonitorEvent) {
         let _ = self.events.send(event);
@@ -185,17 +186,19 @@ impl Engine {
     pub(crate) fn judge_services(&mut self) {
         if !self.settings.monitoring.alerts_enabled {
             // Repairs wait for dependencies all the same.
-            return self.judge.see_needs(&mut self.shared.write().services);
+            let now = self.shared.clock.now();
+            return self.judge.see_needs(&mut self.shared.write().services, now);
         }
         let now = self.shared.clock.now();
         let shared = Arc::clone(&self.shared);
         let mut world = shared.write();
         let World { services, host, .. } = &mut *world;
         let changed = std::mem::take(&mut self.host_dirty);
-        let host = host.as_ref().map(|host| (&host.metrics, changed));
-        let judged = self.judge.run(services, host, now);
-        let mut judged =
-            judged.and(self.judge.run_facts(facts::of(&world, &self.network, now), now));
+        let mut judged = self.judge.run(services, now);
+        if let Some(host) = host {
+            judged = judged.and(self.judge.run_host(&host.metrics, changed, now));
+        }
+        judged = judged.and(self.judge.run_facts(facts::of(&world, &self.network, now), now));
         if self.judge.is_looking_around() && !world.services.values().any(Watched::awaits_looks) {
             judged = judged.and(self.judge.looked_around(now));
         }

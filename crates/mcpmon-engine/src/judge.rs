@@ -1,7 +1,7 @@
 //! Rules run here: for what changed, and for what is due although nothing changed (a condition
 //! that has held for long enough, a reminder).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,28 +96,28 @@ fn merged(first: Option<Transition>, second: Option<Transition>) -> Option<Trans
 
 /// Has alerts of services wait whose dependencies are down, or may be; and those whose dependencies
 /// are well again until they were asked once more, since what is known of them may come of it.
-fn hold_up(services: &mut BTreeMap<ServiceName, Watched>) {
+fn hold_up(services: &mut BTreeMap<ServiceName, Watched>, now: Timestamp) {
     let look = |name: &ServiceName| services.get(name).map(Watched::as_need);
     let dependent = services.iter().filter(|(_, watched)| {
         !watched.spec.depends_on.is_empty() || watched.held_up == HeldUp::ByNeed
     });
     let found: Vec<(ServiceName, bool)> = dependent
         .map(|(name, watched)| {
-            (name.clone(), watched.awaits_looks() || needs::holds_up(name, &look))
+            let is_unknown = watched.depends_on_unknown || watched.awaits_looks();
+            (name.clone(), is_unknown || needs::holds_up(name, &look))
         })
         .filter(|(name, waits)| (services[name].held_up == HeldUp::ByNeed) != *waits)
         .collect();
-    let now = tokio::time::Instant::now().into_std();
     for (name, waits) in found {
         let Some(watched) = services.get_mut(&name) else { continue };
-        watched.held_up = match (waits, &watched.reins) {
+        watched.held_up = match (waits, watched.is_checked) {
             (true, _) => HeldUp::ByNeed,
-            (false, Some(reins)) => {
-                reins.recheck(ASK_AGAIN_WITHIN);
-                HeldUp::UntilAsked(now)
-            }
-            (false, None) => HeldUp::No,
+            (false, true) => HeldUp::UntilAsked(now),
+            (false, false) => HeldUp::No,
         };
+        if let (false, Some(reins)) = (waits, &watched.reins) {
+            reins.recheck(ASK_AGAIN_WITHIN);
+        }
     }
 }
 
@@ -203,42 +203,62 @@ impl Judge {
     }
 
     /// Finds out whose alerts have to wait, where anything that decides it changed.
-    pub(crate) fn see_needs(&mut self, services: &mut BTreeMap<ServiceName, Watched>) {
+    pub(crate) fn see_needs(
+        &mut self,
+        services: &mut BTreeMap<ServiceName, Watched>,
+        now: Timestamp,
+    ) {
         let mut changed = std::mem::take(&mut self.needs_changed);
         for watched in services.values_mut() {
             let standing = watched.stands();
             changed |= std::mem::replace(&mut watched.standing, standing) != standing;
         }
         if changed {
-            hold_up(services);
+            hold_up(services, now);
         }
     }
 
-    /// Judges what changed or is due.
+    /// Evaluates the rules for every service whose inputs changed or for which something is due,
+    /// with one view of what depends on what.
     pub(crate) fn run(
         &mut self,
         services: &mut BTreeMap<ServiceName, Watched>,
-        host: Option<(&SystemMetrics, bool)>,
         now: Timestamp,
     ) -> Judged {
+        self.see_needs(services, now);
+        let all = services.iter_mut();
+        all.fold(Judged::default(), |judged, (name, watched)| {
+            judged.and(self.run_if_due(name, watched, now))
+        })
+    }
+
+    /// The same for some services: for a caller that knows that nothing of the others changed.
+    pub(crate) fn run_some(
+        &mut self,
+        services: &mut BTreeMap<ServiceName, Watched>,
+        names: &BTreeSet<ServiceName>,
+        now: Timestamp,
+    ) -> Judged {
+        self.see_needs(services, now);
         let mut judged = Judged::default();
-        self.see_needs(services);
-        for (name, watched) in services {
-            // What was not looked at lately says nothing, and a reminder of it would lie.
-            if watched.awaits_recheck || watched.maintained {
-                continue;
+        for name in names {
+            if let Some(watched) = services.get_mut(name) {
+                judged = judged.and(self.run_if_due(name, watched, now));
             }
-            let due = self.due.get(name).is_some_and(|due| *due <= now);
-            if !std::mem::take(&mut watched.dirty) && !due {
-                continue;
-            }
-            let suppressed = watched.held_up != HeldUp::No;
-            judged = judged.and(self.run_one(name, watched, suppressed, now));
-        }
-        if let Some((metrics, changed)) = host {
-            judged = judged.and(self.run_host(metrics, changed, now));
         }
         judged
+    }
+
+    fn run_if_due(&mut self, name: &ServiceName, watched: &mut Watched, now: Timestamp) -> Judged {
+        // A service that was not checked lately has no numbers of now: a reminder would mislead.
+        if watched.awaits_recheck || watched.maintained {
+            return Judged::default();
+        }
+        let due = self.due.get(name).is_some_and(|due| *due <= now);
+        if !std::mem::take(&mut watched.dirty) && !due {
+            return Judged::default();
+        }
+        self.run_one(name, watched, now)
     }
 
     /// Judges the machine, if its numbers changed or something is due.
@@ -273,23 +293,17 @@ impl Judge {
     }
 
     /// Judges one service and its tools; says when it is due again.
-    pub(crate) fn run_one(
-        &mut self,
-        name: &ServiceName,
-        watched: &Watched,
-        suppressed: bool,
-        now: Timestamp,
-    ) -> Judged {
+    fn run_one(&mut self, name: &ServiceName, watched: &Watched, now: Timestamp) -> Judged {
         let view = ServiceView {
             labels: &watched.spec.labels,
             limits: Some(&watched.spec.limits),
-            failure: watched.state.failure.as_ref(),
-            findings: &watched.state.findings,
-            result_changes: watched.window.result_changes(ATTEMPTS),
-            since: Some(watched.state.since),
+            failure: watched.fold.state.failure.as_ref(),
+            findings: &watched.fold.state.findings,
+            result_changes: watched.fold.window.result_changes(ATTEMPTS),
+            since: Some(watched.fold.state.since),
             usual: watched.baseline.usual(now),
             repair_given_up: watched.repair_given_up,
-            suppressed,
+            suppressed: watched.held_up != HeldUp::No,
         };
         let mut judged = Judged::default();
         let metrics = |span| watched.metrics(span, now);

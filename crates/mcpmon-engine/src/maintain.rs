@@ -6,6 +6,7 @@
 //! Windows are looked at when one of them begins or ends, when they or the services change, and
 //! when the clock does: a service costs nothing between two edges.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mcpmon_core::calendar::Maintenance;
@@ -15,6 +16,7 @@ use mcpmon_core::{ServiceName, Timestamp};
 
 use crate::run::Engine;
 use crate::schedule::Schedule;
+use crate::world::Watched;
 
 /// The windows of a configuration, and when they want to be looked at.
 #[derive(Debug, Default)]
@@ -51,6 +53,28 @@ impl Windows {
         self.looked = None;
     }
 
+    /// The services for which a window begins or ends, and whether one holds now. Looks only where
+    /// anything may have changed.
+    pub(crate) fn find_changed(
+        &mut self,
+        services: &BTreeMap<ServiceName, Watched>,
+        now: Timestamp,
+    ) -> Vec<(ServiceName, bool)> {
+        if !self.are_due(now) {
+            return Vec::new();
+        }
+        let all = services.values();
+        all.map(|watched| (watched, self.holds(&watched.spec, now)))
+            .filter(|(watched, holds)| watched.maintained != *holds)
+            .map(|(watched, holds)| (watched.spec.name.clone(), holds))
+            .collect()
+    }
+
+    /// When a window begins or ends next, as far as that was looked up.
+    pub(crate) fn next_edge(&self) -> Option<Timestamp> {
+        self.looked.and_then(|looked| looked.next_edge)
+    }
+
     /// Whether anything may have changed since they were last looked at; notes that they are now.
     fn are_due(&mut self, now: Timestamp) -> bool {
         let is_due = match self.looked {
@@ -72,18 +96,7 @@ impl Engine {
     pub(crate) fn see_maintenance(&mut self) {
         let shared = Arc::clone(&self.shared);
         let now = shared.clock.now();
-        if !self.windows.are_due(now) {
-            return;
-        }
-        let changed: Vec<(ServiceName, bool)> = {
-            let world = shared.read();
-            let services = world.services.values();
-            services
-                .map(|watched| (watched, self.windows.holds(&watched.spec, now)))
-                .filter(|(watched, holds)| watched.maintained != *holds)
-                .map(|(watched, holds)| (watched.spec.name.clone(), holds))
-                .collect()
-        };
+        let changed = self.windows.find_changed(&shared.read().services, now);
         let spread = Schedule::spread(changed.len(), self.settings.monitoring.check_interval);
         for (name, holds) in changed {
             tracing::info!(service = %name, begins = holds, "Maintenance");

@@ -13,11 +13,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mcpmon_core::monitor::MonitorCommand;
-use mcpmon_core::observation::Conversation;
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::state::StatusChange;
-use mcpmon_core::store::history::{Summarizer, edges, points, reach};
-use mcpmon_core::store::hours::{hour_begins, hour_of};
+use mcpmon_core::store::history::{LATEST_DISCOUNT, Summarizer, edges, points, reach};
+use mcpmon_core::store::hours::hour_begins;
 use mcpmon_core::store::{
     Batch, CheckRecord, CommandQueue, History, HistoryQuery, HostRecord, HourSample, HoursQuery,
     ListRecord, Page, PrunePlan, Pruned, RecordQuery, SampleStore, ServiceFacts, ServiceHours,
@@ -187,37 +186,32 @@ impl Known {
         for change in self.changes.between(ever, until) {
             summarizer.change(change.at, change.status);
         }
+        let first = edges.first().copied().map_or(ever, Timestamp::from_millis);
+        for change in self.changes.between(first, until.saturating_add(LATEST_DISCOUNT)) {
+            summarizer.discount(&change.origin);
+        }
         let first = summarizer.first_voucher();
         for check in self.checks.between(first, until) {
-            summarizer.check(check.at, check.status, check.code, check.latency);
+            summarizer.check(check.at, check.meaning(), check.code, check.latency);
         }
         summarizer.finish()
     }
 
     /// The whole hours a baseline asks for.
     fn hours(&self, query: &HoursQuery) -> Vec<HourSample> {
-        let mut hours: BTreeMap<i64, Summary> = BTreeMap::new();
-        let all = self.checks.between(hour_begins(query.since), hour_begins(query.until));
-        for check in all.filter(|check| query.wants(hour_of(check.at))) {
-            let hour = hours.entry(hour_of(check.at)).or_default();
-            hour.record(check.status, check.code, check.latency);
-        }
-        hours.into_iter().map(|(hour, summary)| HourSample::of(hour, &summary)).collect()
+        let since = query.since.max(query.until.saturating_sub(HoursQuery::LONGEST));
+        let begins = (since..=query.until).map(|hour| hour_begins(hour).as_millis());
+        let summaries = self.summaries(&begins.collect::<Vec<_>>(), hour_begins(query.until));
+        let hours = (since..).zip(&summaries);
+        hours
+            .filter(|(hour, summary)| query.wants(*hour) && summary.checks.sum() > 0)
+            .map(|(hour, summary)| HourSample::of(hour, summary))
+            .collect()
     }
 
     fn stored(&self, name: &ServiceName) -> StoredService {
         StoredService {
-            facts: self.facts.clone().unwrap_or_else(|| ServiceFacts {
-                service: name.clone(),
-                transport: String::new(),
-                conversation: Conversation::default(),
-                tools_count: None,
-                restarts: 0,
-                available_since: None,
-                watched: true,
-                check_interval_ms: None,
-                tool_list_tokens: None,
-            }),
+            facts: self.facts.clone().unwrap_or_else(|| ServiceFacts::unknown(name.clone())),
             status: self.status,
             since: self.since,
             failure: self.failure.clone(),

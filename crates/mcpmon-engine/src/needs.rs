@@ -109,6 +109,17 @@ pub(crate) fn all_of<'a>(
     seen
 }
 
+/// Whether `service` needs, by whatever way, something that is no service.
+pub(crate) fn has_external<'a>(
+    service: &ServiceName,
+    look: &impl Fn(&ServiceName) -> Option<Need<'a>>,
+) -> bool {
+    let own = std::iter::once(service.clone());
+    own.chain(all_of(service, look))
+        .filter_map(|name| look(&name))
+        .any(|need| want_a_look(need.depends_on))
+}
+
 /// Whether `from` needs `to`, by whatever way.
 fn reaches<'a>(
     from: &ServiceName,

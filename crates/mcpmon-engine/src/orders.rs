@@ -18,7 +18,7 @@ use crate::maintain::Windows;
 use crate::run::Engine;
 use crate::schedule::Schedule;
 use crate::watcher::{Assignment, Watcher};
-use crate::world::{Answered, Watched};
+use crate::world::Watched;
 
 impl Engine {
     /// Starts asking a service, or gives it the status it rests in. Alerts of one that is paused
@@ -36,17 +36,13 @@ impl Engine {
             Some((Status::Paused, None))
         };
         if let Some((status, failure)) = resting {
-            watched.answered = Answered::RESTS;
-            watched.awaits_recheck = false;
-            // Nobody looks any more, so nothing is known to be down.
-            watched.looked_at.clear();
-            watched.is_awaited = false;
+            watched.note_rest();
             self.judge.needs_changed();
             self.network.forget(&name);
             if watched.spec.mode == WatchMode::Passive {
                 tracing::info!(service = %name, "Passive: never asked, only seen through the tap");
             }
-            let change = watched.state.set(&name, status, failure, now);
+            let change = watched.fold.state.schedule(&name, status, failure, now);
             self.note_change(change);
             self.buffer.batch.facts.extend(watched.changed_facts());
             // What a maintenance window pauses is asked again, and then says itself what is over.
@@ -54,9 +50,9 @@ impl Engine {
             return forgotten.then(|| self.judge.forget(&name, now)).flatten();
         }
         let stdio = matches!(watched.spec.transport, Transport::Stdio(_));
-        if !watched.state.seen || watched.state.status == Status::Paused {
+        if !watched.fold.state.seen || watched.fold.state.status == Status::Paused {
             let status = if stdio { Status::Starting } else { Status::Unknown };
-            let change = watched.state.set(&name, status, None, now);
+            let change = watched.fold.state.schedule(&name, status, None, now);
             self.note_change(change);
         }
         // Whoever reads the store before the first check has ended sees a whole service.
@@ -74,6 +70,7 @@ impl Engine {
             after: self.leaving_watchers.take(&name),
         });
         watched.reins = Some(reins);
+        watched.is_checked = true;
         self.watchers.spawn(watcher.run());
         None
     }
@@ -370,7 +367,7 @@ impl Engine {
     pub(crate) fn rules_changed(&mut self) {
         let reach = self.judge.reach();
         for watched in self.shared.write().services.values_mut() {
-            watched.window.set_reach(reach);
+            watched.fold.window.set_reach(reach);
             watched.dirty = true;
         }
         self.host_dirty = true;

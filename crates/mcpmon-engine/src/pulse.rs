@@ -23,9 +23,9 @@ const REMEMBERED: usize = 16;
 /// What happened between two looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lapse {
-    /// Nobody looked for so long: the machine slept, or the process was kept from running. By the
-    /// wall clock it began at `from`.
-    Absent { from: Timestamp, span: Duration },
+    /// Nobody looked for `span`: the machine slept for `slept` of it, or the process was kept from
+    /// running. By the wall clock it began at `from`.
+    Absent { from: Timestamp, span: Duration, slept: Duration },
     /// The wall clock was set back by so much.
     SetBack(Duration),
 }
@@ -71,8 +71,13 @@ fn lapse(elapsed: Duration, before: Timestamp, after: Timestamp) -> Option<Lapse
         return Some(Lapse::SetBack(back));
     }
     let slept = wall.saturating_sub(elapsed);
-    let span = if slept > DISAGREEMENT { wall } else { elapsed };
-    (slept > DISAGREEMENT || elapsed > BEAT + LATE).then_some(Lapse::Absent { from: before, span })
+    let (span, slept) =
+        if slept > DISAGREEMENT { (wall, slept) } else { (elapsed, Duration::ZERO) };
+    (!slept.is_zero() || elapsed > BEAT + LATE).then_some(Lapse::Absent {
+        from: before,
+        span,
+        slept,
+    })
 }
 
 /// Whether a service that is asked this often was left alone for longer than its timetable would
@@ -105,9 +110,9 @@ mod tests {
         check(1.0, 4.5, None);
         check(2.9, 2.9, None);
         check(1.0, -2.0, None);
-        check(1.0, 3_601.0, Some(Lapse::Absent { from, span: secs(3_601) }));
-        check(30.0, 30.0, Some(Lapse::Absent { from, span: secs(30) }));
-        check(30.0, 28.0, Some(Lapse::Absent { from, span: secs(30) }));
+        check(1.0, 3_601.0, Some(Lapse::Absent { from, span: secs(3_601), slept: secs(3_600) }));
+        check(30.0, 30.0, Some(Lapse::Absent { from, span: secs(30), slept: Duration::ZERO }));
+        check(30.0, 28.0, Some(Lapse::Absent { from, span: secs(30), slept: Duration::ZERO }));
         check(1.0, -3_599.0, Some(Lapse::SetBack(secs(3_600))));
     }
 

@@ -125,7 +125,7 @@ impl Repairs {
         if self.remedy.is_none() || !is_asked {
             return;
         }
-        let case = match mcpmon_core::window::is_failed(observation.raw_status()) {
+        let case = match observation.raw_status().is_failure() {
             true => self.cases.entry(spec.name.clone()).or_default(),
             false => match self.cases.get_mut(&spec.name) {
                 Some(case) => case,
@@ -226,7 +226,7 @@ impl Repairs {
             Next::Wait => return None,
             Next::Decide => {}
         }
-        if watched.state.status.is_available() {
+        if watched.fold.state.status.is_available() {
             let resumes = case.attempts.has_open() && case.attempts.may_resume(now);
             return resumes.then_some(Step::Anew(RepairOutcome::Resumed));
         }
@@ -235,7 +235,7 @@ impl Repairs {
         let is_same = configured
             .is_some_and(|action| *tried == Tried::new(&watched.spec, action, &tried.rule));
         // What a maintenance window pauses is not changed by it.
-        let is_switched_off = watched.state.status == Status::Paused && !watched.maintained;
+        let is_switched_off = watched.fold.state.status == Status::Paused && !watched.maintained;
         (!is_same || is_switched_off).then_some(Step::Anew(RepairOutcome::Resumed))
     }
 }
@@ -243,13 +243,13 @@ impl Repairs {
 fn situation<'a>(world: &World, watched: &'a Watched, case: &Case) -> Situation<'a> {
     let look = |name: &ServiceName| world.services.get(name).map(Watched::as_need);
     let spawns = matches!(watched.spec.transport, Transport::Stdio(_));
-    let is_trusted = case.is_held && !watched.state.unproven;
+    let is_trusted = case.is_held && !watched.fold.state.unproven;
     let has_needs = !watched.spec.depends_on.is_empty();
     Situation {
         service: &watched.spec.name,
-        status: watched.state.status,
-        failure: watched.state.failure.as_ref(),
-        failures_in_a_row: watched.state.failures_in_a_row(),
+        status: watched.fold.state.status,
+        failure: watched.fold.state.failure.as_ref(),
+        failures_in_a_row: watched.fold.state.failures_in_a_row(),
         max_consecutive_failures: watched.spec.limits.max_consecutive_failures,
         in_maintenance: watched.maintained,
         // What a monitor before this one saw may not be so any more.
@@ -310,7 +310,7 @@ impl Engine {
 
     fn is_available(&self, name: &ServiceName) -> bool {
         let world = self.shared.read();
-        world.services.get(name).is_some_and(|watched| watched.state.status.is_available())
+        world.services.get(name).is_some_and(|watched| watched.fold.state.status.is_available())
     }
 
     fn recall(&mut self, spec: &ServiceSpec, entries: Vec<AuditEntry>, now: Timestamp) {
@@ -375,7 +375,7 @@ impl Engine {
             if let Some(watched) = world.services.get(name) {
                 return !matches!(case.stage, Stage::Rest)
                     || !case.attempts.is_spent(now)
-                    || !watched.state.status.is_available();
+                    || !watched.fold.state.status.is_available();
             }
             ended.extend(case.leave());
             let counts_on = case.attempts.counts_on(now) && gone < MOST_GONE;
@@ -579,7 +579,8 @@ impl Engine {
         now: Timestamp,
     ) -> AuditEntry {
         let world = self.shared.read();
-        let failure = world.services.get(name).and_then(|watched| watched.state.failure.as_ref());
+        let failure =
+            world.services.get(name).and_then(|watched| watched.fold.state.failure.as_ref());
         let case = self.repairs.cases.get(name);
         AuditEntry {
             id: format!("{name}@{}", now.as_millis()),
@@ -650,6 +651,6 @@ impl Job {
         if watched.maintained {
             return Some("a maintenance window began");
         }
-        watched.state.status.is_available().then_some("it was well again")
+        watched.fold.state.status.is_available().then_some("it was well again")
     }
 }

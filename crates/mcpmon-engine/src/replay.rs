@@ -19,19 +19,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcpmon_alert::RuleSet;
+use mcpmon_core::alert::Silence;
 use mcpmon_core::rule::Scope;
 use mcpmon_core::service::{ServiceName, ServiceSpec};
 use mcpmon_core::store::hours::hour_of;
 use mcpmon_core::store::{HostRecord, RecordQuery, SampleStore, StoreError, StoredService};
 use mcpmon_core::window::RING_SPAN;
-use mcpmon_core::{Rule, Settings, Status, Timestamp};
+use mcpmon_core::{Rule, Settings, Timestamp};
 
 use self::ends::Ends;
 use self::past::{Happening, Past};
-use self::report::Collector;
+use self::report::{Collector, MOST_NAMES};
 pub use self::report::{ReplayReport, ReplayedAlert, ReplayedMessage, RuleSummary};
 use self::tally::Tallied;
 use crate::baseline;
+use crate::intake::await_dependencies;
 use crate::judge::Judge;
 use crate::maintain::Windows;
 use crate::needs::{self, Need};
@@ -66,6 +68,8 @@ pub struct Replay {
     pub until: Timestamp,
     /// Only these services; all of them if empty.
     pub only: BTreeSet<ServiceName>,
+    /// The silences there were, ended ones included.
+    pub silences: Vec<Silence>,
 }
 
 /// Rules could not be tried.
@@ -105,6 +109,10 @@ struct Stage<'a> {
     windows: Windows,
     cast: BTreeMap<ServiceName, Watched>,
     specs: HashMap<ServiceName, Arc<ServiceSpec>>,
+    /// Services that are watched from some moment on, by that moment.
+    joining: Vec<(Timestamp, ServiceName)>,
+    /// When silences begin: every rule is evaluated anew then, as in a running monitor.
+    silence_starts: Vec<Timestamp>,
     /// Services that were no longer watched from some moment on.
     leaving: BTreeMap<ServiceName, Timestamp>,
     /// Up to when anything is known.
@@ -129,8 +137,12 @@ impl<'a> Stage<'a> {
         // Whoever tries rules wants to know what they would do if they were switched on.
         let mut settings = replay.settings.clone();
         settings.monitoring.alerts_enabled = true;
-        let judge = Judge::new(&settings, false, counted, &replay.handlers)
+        let mut judge = Judge::new(&settings, false, counted, &replay.handlers)
             .map_err(|error| ReplayError::Rules(error.to_string()))?;
+        judge.set_silences(replay.silences.clone());
+        let mut silence_starts: Vec<Timestamp> =
+            replay.silences.iter().map(|silence| silence.starts_at).collect();
+        silence_starts.sort_unstable_by(|a, b| b.cmp(a));
         let mut specs: HashMap<ServiceName, Arc<ServiceSpec>> = HashMap::new();
         for spec in &replay.services {
             specs.insert(spec.name.clone(), Arc::new(spec.clone()));
@@ -138,13 +150,20 @@ impl<'a> Stage<'a> {
         let stored = store.services().await?;
         let ends = Ends::of(&stored, store.last_host().await?.map(|sample| sample.at));
         let mut leaving = BTreeMap::new();
+        let mut joining = Vec::new();
         for stored in stored {
+            let name = &stored.facts.service;
+            joining.extend(stored.facts.watched_since.map(|since| (since, name.clone())));
             leaving.extend(left_at(&stored).map(|at| (stored.facts.service.clone(), at)));
             let spec = || Arc::new(spec_of(&stored, &settings));
             specs.entry(stored.facts.service.clone()).or_insert_with(spec);
         }
+        // The last to join first, so that the next can be popped.
+        joining.sort_unstable_by(|a, b| b.cmp(a));
         let reach = judge.reach().max(RING_SPAN);
         Ok(Self {
+            joining,
+            silence_starts,
             windows: Windows::new(&settings),
             wants_usual: rules.rules().iter().any(|rule| rule.looks_at_any(&USUAL)),
             collector: Collector::new(replay.since, replay.until),
@@ -164,18 +183,21 @@ impl<'a> Stage<'a> {
 
     /// Whom the past is read for: those who are asked for, and whom they depend on.
     fn wanted(&self) -> BTreeSet<ServiceName> {
-        let look = |name: &ServiceName| {
-            let spec = self.specs.get(name)?;
-            Some(Need {
-                depends_on: &spec.depends_on,
-                looked_at: &[],
-                is_down: false,
-                is_unsure: false,
-                problem: None,
-            })
-        };
+        let look = |name: &ServiceName| self.configured_need(name);
         let only = &self.replay.only;
         only.iter().flat_map(|name| needs::all_of(name, &look)).chain(only.clone()).collect()
+    }
+
+    /// What a service depends on by its configuration.
+    fn configured_need(&self, name: &ServiceName) -> Option<Need<'_>> {
+        let spec = self.specs.get(name)?;
+        Some(Need {
+            depends_on: &spec.depends_on,
+            looked_at: &[],
+            is_down: false,
+            is_unsure: false,
+            problem: None,
+        })
     }
 
     async fn play(mut self, store: &dyn SampleStore) -> Result<ReplayReport, ReplayError> {
@@ -197,17 +219,28 @@ impl<'a> Stage<'a> {
         let mut last_seen = begin;
         loop {
             let next = past.next_at().await?;
-            let due = self.judge.next_due();
+            let due = self.next_due();
             // Where nothing at all was seen for a while, no monitor ran that could have reminded.
             let ran_on = next.is_none_or(|next| next.since(last_seen) <= silence);
-            let is_alive = |due: &Timestamp| ran_on && due.since(last_seen) <= silence;
+            let away_from = past.next_absence();
+            let is_alive = |due: &Timestamp| {
+                let ran = ran_on || away_from.is_some_and(|from| *due <= from);
+                ran && due.since(last_seen) <= silence
+            };
             let due = due.filter(|due| is_alive(due) && *due < self.replay.until);
-            let Some(next) = next.into_iter().chain(due).min() else { break };
+            let join = self.joining.last().map(|(since, _)| *since);
+            let join = join.filter(|since| (begin..self.replay.until).contains(since));
+            let Some(next) = next.into_iter().chain(due).chain(join).min() else { break };
             let tick = next_tick(next.max(now));
+            // Nothing was evaluated while nobody watched.
+            let tick = past.absence(tick).await?.map_or(tick, |(_, until)| next_tick(until));
+            self.join_services(&wanted, tick);
             while let Some(happening) = past.next_until(tick).await? {
                 last_seen = tick;
                 self.happens(&happening, &wanted, tick);
             }
+            self.update_maintenance(tick);
+            self.start_silences(tick);
             now = tick;
             if now < begin || now >= self.replay.until {
                 self.dirty.clear();
@@ -235,16 +268,81 @@ impl<'a> Stage<'a> {
         loop {
             let page = store.changes(&query).await?;
             for change in page.items {
-                self.happens(&Happening::Change { change, raw: None }, wanted, begin);
+                self.happens(&Happening::Change(change), wanted, begin);
             }
             query.after = page.next;
             if query.after.is_none() {
                 break;
             }
         }
-        self.cast.values_mut().for_each(|watched| watched.awaits_recheck = false);
+        for watched in self.cast.values_mut() {
+            watched.awaits_recheck = false;
+            // A service that is down then failed often enough in a row before.
+            let enough = watched.spec.limits.max_consecutive_failures;
+            let state = &mut watched.fold.state;
+            if state.function.failure.is_some() {
+                state.function.failures = enough;
+            } else if state.status.is_failure() {
+                state.consecutive_failures = enough;
+            }
+        }
         self.dirty.clear();
         Ok(())
+    }
+
+    /// When rules are to be evaluated although nothing was seen.
+    fn next_due(&self) -> Option<Timestamp> {
+        let silence = self.silence_starts.last().copied();
+        [self.judge.next_due(), self.windows.next_edge(), silence].into_iter().flatten().min()
+    }
+
+    /// Services that are watched from now on: those that depend on one wait for its first check.
+    fn join_services(&mut self, wanted: &BTreeSet<ServiceName>, now: Timestamp) {
+        while let Some((_, name)) = self.joining.pop_if(|(since, _)| *since <= now) {
+            if wanted.is_empty() || wanted.contains(&name) {
+                self.join_service(&name, now);
+            }
+        }
+    }
+
+    fn join_service(&mut self, name: &ServiceName, now: Timestamp) {
+        let Some(spec) = self.specs.get(name) else { return };
+        if self.cast.contains_key(name) {
+            return;
+        }
+        let mut watched = Watched::new(Arc::clone(spec), 0, self.judge.reach(), now);
+        watched.maintained = self.windows.holds(spec, now);
+        watched.depends_on_unknown = needs::has_external(name, &|name| self.configured_need(name));
+        match watched.resting() {
+            Some(_) => watched.note_rest(),
+            None => watched.is_checked = true,
+        }
+        self.cast.insert(name.clone(), watched);
+        self.dirty.insert(name.clone());
+        self.judge.needs_changed();
+    }
+
+    fn update_maintenance(&mut self, now: Timestamp) {
+        for (name, holds) in self.windows.find_changed(&self.cast, now) {
+            if let Some(watched) = self.cast.get_mut(&name) {
+                watched.set_maintained(holds);
+                self.judge.needs_changed();
+                self.dirty.insert(name);
+            }
+        }
+    }
+
+    /// A silence that begins has everything evaluated anew, in a running monitor too.
+    fn start_silences(&mut self, now: Timestamp) {
+        let mut has_begun = false;
+        while self.silence_starts.pop_if(|start| *start <= now).is_some() {
+            has_begun = true;
+        }
+        if has_begun {
+            self.cast.values_mut().for_each(|watched| watched.dirty = true);
+            self.dirty.extend(self.cast.keys().cloned());
+            self.host_dirty = true;
+        }
     }
 
     fn longest_silence(&self) -> Duration {
@@ -261,24 +359,20 @@ impl<'a> Stage<'a> {
                 return;
             }
             Happening::Check(check) => &check.service,
-            Happening::Change { change, .. } => &change.service,
+            Happening::Change(change) => &change.service,
         };
         if !wanted.is_empty() && !wanted.contains(name) {
             return;
         }
-        let Some(spec) = self.specs.get(name) else { return };
-        if !self.cast.contains_key(name) {
-            let watched = Watched::new(Arc::clone(spec), 0, self.reach, now);
-            self.cast.insert(name.clone(), watched);
-        }
+        self.join_service(name, now);
         let Some(watched) = self.cast.get_mut(name) else { return };
         match happening {
             Happening::Check(check) => {
-                watched.replay(check);
-                watched.replay_beside(check);
+                watched.apply_check(check);
+                await_dependencies(&mut self.cast, name);
                 self.collector.count_check(check, now);
             }
-            Happening::Change { change, raw } => watched.replay_change(change, *raw),
+            Happening::Change(change) => watched.apply_change(change),
             Happening::Host(_) => {}
         }
         self.dirty.insert(name.clone());
@@ -299,31 +393,9 @@ impl<'a> Stage<'a> {
     fn judge_at(&mut self, now: Timestamp) {
         let mut names = std::mem::take(&mut self.dirty);
         names.extend(self.judge.due_at(now));
-        for name in names {
-            if !self.replay.only.is_empty() && !self.replay.only.contains(&name) {
-                continue;
-            }
-            if self.leaving.get(&name).is_some_and(|left| *left < now) {
-                let ended = self.judge.forget(&name, now);
-                self.collector.note_ended(ended, now);
-                continue;
-            }
-            if self.ends.has_ended(&name, now) {
-                self.judge.put_off(&name);
-                continue;
-            }
-            let suppressed = self.is_held_up(&name);
-            let Some(watched) = self.cast.get(&name) else {
-                self.judge.put_off(&name);
-                continue;
-            };
-            if watched.awaits_recheck || self.windows.holds(&watched.spec, now) {
-                self.judge.put_off(&name);
-                continue;
-            }
-            let judged = self.judge.run_one(&name, watched, suppressed, now);
-            self.collector.note(judged, now);
-        }
+        names.retain(|name| self.is_to_judge(name, now));
+        let judged = self.judge.run_some(&mut self.cast, &names, now);
+        self.collector.note(judged, now);
         let changed = std::mem::take(&mut self.host_dirty);
         let Some(host) = &self.host else { return };
         if !changed && self.ends.host.is_some_and(|last| host.at >= last) {
@@ -344,21 +416,24 @@ impl<'a> Stage<'a> {
         drop(self.judge.run_host(&host.metrics, true, now));
     }
 
-    /// Whether something the service depends on is down, or may be.
-    fn is_held_up(&self, name: &ServiceName) -> bool {
-        let look = |name: &ServiceName| {
-            let watched = self.cast.get(name)?;
-            let is_down = watched.state.status.is_down();
-            Some(Need {
-                depends_on: &watched.spec.depends_on,
-                looked_at: &[],
-                is_down,
-                is_unsure: !is_down && watched.state.consecutive_failures > 0,
-                problem: None,
-            })
-        };
-        let depends = |spec: &Arc<ServiceSpec>| !spec.depends_on.is_empty();
-        self.specs.get(name).is_some_and(depends) && needs::holds_up(name, &look)
+    /// Whether rules are evaluated for a service now. What was due for one that is not judged any
+    /// more waits until something of it changes.
+    fn is_to_judge(&mut self, name: &ServiceName, now: Timestamp) -> bool {
+        if !self.replay.only.is_empty() && !self.replay.only.contains(name) {
+            return false;
+        }
+        if self.leaving.get(name).is_some_and(|left| *left < now) {
+            let ended = self.judge.forget(name, now);
+            self.collector.note_ended(ended, now);
+            return false;
+        }
+        let waits = |watched: &Watched| watched.awaits_recheck || watched.maintained;
+        let is_judged = !self.ends.has_ended(name, now)
+            && self.cast.get(name).is_some_and(|watched| !waits(watched));
+        if !is_judged {
+            self.judge.put_off(name);
+        }
+        is_judged
     }
 
     fn finish(self) -> ReplayReport {
@@ -382,7 +457,20 @@ impl<'a> Stage<'a> {
                     .to_owned(),
             );
         }
-        absent.push("heartbeats that changed nothing, silences and acknowledgements".to_owned());
+        let blind: Vec<&str> = cast
+            .iter()
+            .filter(|(name, watched)| watched.depends_on_unknown && judged(name))
+            .map(|(name, _)| name.as_str())
+            .take(MOST_NAMES)
+            .collect();
+        if !blind.is_empty() {
+            absent.push(format!(
+                "whether dependencies that are no services were down: no alert begins for what \
+                 depends on one ({}), and rules about these services have no data",
+                blind.join(", ")
+            ));
+        }
+        absent.push("heartbeats that changed nothing, and acknowledgements".to_owned());
         absent.extend(report.after_the_end());
         report.not_stored = absent;
         report
@@ -409,9 +497,4 @@ fn spec_of(stored: &StoredService, settings: &Settings) -> ServiceSpec {
 fn next_tick(at: Timestamp) -> Timestamp {
     let millis = at.as_millis();
     Timestamp::from_millis(millis.saturating_add((-millis).rem_euclid(1_000)))
-}
-
-/// Whether a change to `unknown` came of nobody looking, and not of a check that could not tell.
-pub(crate) fn is_interruption(status: Status, raw: Option<Status>) -> bool {
-    status == Status::Unknown && raw != Some(Status::Unknown)
 }

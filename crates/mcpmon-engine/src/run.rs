@@ -9,7 +9,7 @@ use std::time::Duration;
 use mcpmon_core::contract::MonitorReport;
 use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::service::{ServiceName, ServiceSpec};
-use mcpmon_core::state::StatusChange;
+use mcpmon_core::state::{ChangeOrigin, StatusChange};
 use mcpmon_core::store::{AlertQuery, Batch, RecordQuery, Retention, Store, StoreError};
 use mcpmon_core::window::RING_SPAN;
 use mcpmon_core::{Handler, ProbeFactory, Settings};
@@ -236,11 +236,12 @@ pub(crate) async fn start(
 /// A service that was left alone for longer than any timetable would leave it, because no monitor
 /// ran, is `unknown` from its last check on.
 fn interrupted(watched: &mut Watched, now: mcpmon_core::Timestamp) -> Option<StatusChange> {
-    let last = watched.window.last_check().or(watched.stored_check)?;
+    let last = watched.fold.window.last_check().or(watched.stored_check)?;
     let limits = &watched.spec.limits;
     let is_asked = watched.resting().is_none();
     let is_left = is_gap(now.since(last), limits.check_interval, limits.health_check_timeout);
-    (is_asked && is_left).then(|| watched.interrupt(None, last)).flatten()
+    let origin = ChangeOrigin::NotRunning { noticed_at: now };
+    (is_asked && is_left).then(|| watched.interrupt(None, last, origin)).flatten()
 }
 
 /// Writes transitions in order, at once.
@@ -298,7 +299,7 @@ impl Engine {
                 one.restore(&known);
             }
             if let Some(record) = store.lists(&spec.name).await? {
-                let findings = one.state.findings.clone();
+                let findings = one.fold.state.findings.clone();
                 one.signs.drift.restore(&record.lists, &findings);
             }
             watched.insert(spec.name.clone(), one);
@@ -315,7 +316,20 @@ impl Engine {
             let page = store.checks(&query).await?;
             for check in &page.items {
                 if let Some(one) = watched.get_mut(&check.service) {
-                    one.replay(check);
+                    one.refill(check);
+                }
+            }
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
+        }
+        let mut query = RecordQuery::all().since(now.saturating_sub(reach));
+        loop {
+            let page = store.changes(&query).await?;
+            for change in &page.items {
+                if let Some(one) = watched.get_mut(&change.service) {
+                    one.fold.discount(&change.origin);
                 }
             }
             query.after = page.next;

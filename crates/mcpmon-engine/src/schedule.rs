@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use mcpmon_core::service::{ServiceLimits, ServiceSpec};
-use mcpmon_core::{Observation, Question, Transport};
+use mcpmon_core::{CheckMeaning, Observation, Question, Transport};
 
 use crate::lives::Lives;
 use crate::needs;
@@ -276,9 +276,7 @@ impl Schedule {
             self.recheck = None;
         }
         self.rounds += 1;
-        let status = observation.raw_status();
-        let of_service = observation.failure().is_none_or(|found| !found.code.is_of_function());
-        let failed = of_service && mcpmon_core::window::is_failed(status);
+        let failed = CheckMeaning::of_observation(question, observation).is_failed();
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         // Whether it is down because of another is known before it counts as down.
         self.needs.due |= self.needs.wanted && self.failures == 1;

@@ -3,13 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::baseline::Baseline;
-use crate::intake::is_of_calls;
 use crate::needs::{Need, want_a_look};
 use crate::reach::Reach;
-use crate::replay::is_interruption;
 use crate::signs::Signs;
 use crate::startup::StartTimes;
 use crate::watcher::Reins;
@@ -19,12 +17,12 @@ use mcpmon_core::contract::{
 use mcpmon_core::monitor::Snapshot;
 use mcpmon_core::observation::{CallObservation, Conversation, DependencyObservation};
 use mcpmon_core::service::{ServiceName, ServiceSpec};
-use mcpmon_core::state::StatusChange;
+use mcpmon_core::state::{ChangeOrigin, StatusChange};
 use mcpmon_core::store::{AlertRecord, CheckRecord, ServiceFacts, StoredService};
 use mcpmon_core::window::DEFAULT_WINDOW;
 use mcpmon_core::{
-    Failure, FailureCode, Finding, FindingCode, Observation, Phases, Question, ServiceMetrics,
-    ServiceState, Status, Timestamp, ToolWindow, Window,
+    CheckMeaning, Failure, FailureCode, Finding, FindingCode, Observation, Phases, Question,
+    ServiceFold, ServiceMetrics, Status, Timestamp, ToolWindow,
 };
 
 /// Alerts shown in a snapshot, at most.
@@ -39,13 +37,14 @@ pub(crate) struct Watched {
     pub(crate) generation: u64,
     /// Its watcher; `None` while it is not asked.
     pub(crate) reins: Option<Reins>,
-    pub(crate) state: ServiceState,
-    pub(crate) window: Window,
+    /// Its status, what is counted in a row, and the window its numbers are taken from.
+    pub(crate) fold: ServiceFold,
     conversation: Conversation,
     last: Option<LastCheck>,
     /// When it was last checked, from what was stored.
     pub(crate) stored_check: Option<Timestamp>,
-    last_raw: Status,
+    /// Since when it has been watched.
+    watched_since: Timestamp,
     /// Facts as last given to the store.
     pub(crate) facts: Option<ServiceFacts>,
     /// What shows over time.
@@ -56,6 +55,8 @@ pub(crate) struct Watched {
     pub(crate) looked_at: Vec<DependencyObservation>,
     /// How long its process took to start, from what was stored.
     pub(crate) starts: StartTimes,
+    /// Whether it is checked: it is enabled, allowed to start and not in maintenance.
+    pub(crate) is_checked: bool,
     /// Nobody looked for a while: it is not judged before it was asked again.
     pub(crate) awaits_recheck: bool,
     /// Whether a maintenance window holds for it.
@@ -66,6 +67,9 @@ pub(crate) struct Watched {
     pub(crate) is_awaited: bool,
     /// What those that depend on it knew of it when it was last judged who has to wait.
     pub(crate) standing: Standing,
+    /// It depends on something of which nothing is known: a replay of the past has no word of what
+    /// is no service.
+    pub(crate) depends_on_unknown: bool,
     /// Whether its alerts wait for something it depends on.
     pub(crate) held_up: HeldUp,
     /// What is usual for it.
@@ -90,7 +94,7 @@ pub(crate) enum HeldUp {
     /// It is down, or may be.
     ByNeed,
     /// No longer, since then; but what is known of the service may come of it.
-    UntilAsked(Instant),
+    UntilAsked(Timestamp),
 }
 
 /// Which questions of a service were answered at least once.
@@ -124,22 +128,23 @@ impl Watched {
             spec,
             generation,
             reins: None,
-            state: ServiceState::new(now),
-            window: Window::new(window),
+            fold: ServiceFold::new(window, now),
             conversation: Conversation::default(),
             last: None,
             stored_check: None,
-            last_raw: Status::Unknown,
+            watched_since: now,
             facts: None,
             signs: Signs::default(),
             tools: BTreeMap::new(),
             looked_at: Vec::new(),
             starts: StartTimes::default(),
+            is_checked: false,
             awaits_recheck: false,
             maintained: false,
             repair_given_up: false,
             is_awaited: false,
             standing: Standing::default(),
+            depends_on_unknown: false,
             held_up: HeldUp::No,
             baseline: Baseline::default(),
             dirty: true,
@@ -149,89 +154,100 @@ impl Watched {
 
     /// Takes up what the store last knew.
     pub(crate) fn restore(&mut self, stored: &StoredService) {
-        let state = &mut self.state;
-        state.restore(stored.status, stored.since, stored.failure.clone());
-        state.seen = stored.last_check.is_some();
-        state.findings.clone_from(&stored.findings);
-        state.restarts = stored.facts.restarts;
-        state.available_since =
-            stored.facts.available_since.filter(|_| stored.status.is_available());
+        self.fold.restore(stored);
+        self.watched_since = stored.facts.watched_since.unwrap_or(self.watched_since);
         self.signs.let_in = stored.facts.conversation.era.is_some();
         self.conversation.clone_from(&stored.facts.conversation);
-        self.window.note(stored.facts.tools_count, None, None);
-        self.window.note_tool_list(stored.facts.tool_list_tokens);
         if let Some(check) = &stored.last_check {
             self.last = Some(LastCheck {
                 latency: check.latency,
                 total: check.total,
                 phases: check.phases,
             });
-            self.last_raw = check.status;
             self.stored_check = Some(check.at);
         }
         self.facts = Some(stored.facts.clone());
     }
 
-    /// Takes in a check that was stored before this monitor started: numbers, not status.
-    pub(crate) fn replay(&mut self, check: &CheckRecord) {
-        if !is_of_calls(check.question, check.code) {
-            self.window.record(check.at, check.status, check.latency);
-        }
+    /// Takes in a check that was stored before this monitor started and that the restored counters
+    /// hold already.
+    pub(crate) fn refill(&mut self, check: &CheckRecord) {
+        self.fold.refill_window(check);
+        self.learn_from(check);
+    }
+
+    /// Takes in a stored check, for a replay of the past.
+    pub(crate) fn apply_check(&mut self, check: &CheckRecord) {
+        self.fold.apply_check(check);
+        self.learn_from(check);
+        self.note_answer(check.question, check.meaning(), check.at);
+        self.dirty = true;
+    }
+
+    fn learn_from(&mut self, check: &CheckRecord) {
         self.signs.replay(check);
         if check.status.is_available() {
             self.starts.learn(check.phases);
         }
-        let state = &mut self.state;
-        let of_function = check.code.is_some_and(mcpmon_core::FailureCode::is_of_function);
-        let (failures, successes) = match check.question {
-            Question::Functional if of_function || check.code.is_none() => {
-                (&mut state.function.failures, &mut state.function.successes)
-            }
-            _ => (&mut state.consecutive_failures, &mut state.consecutive_successes),
-        };
-        if mcpmon_core::window::is_failed(check.status) {
-            (*failures, *successes) = (failures.saturating_add(1), 0);
-        } else if check.status.is_available() {
-            (*failures, *successes) = (0, successes.saturating_add(1));
+    }
+
+    /// Takes in a stored change of status, for a replay of the past.
+    pub(crate) fn apply_change(&mut self, change: &StatusChange) {
+        self.fold.apply_change(change);
+        if change.origin.is_gap() {
+            self.awaits_recheck = true;
+        }
+        self.dirty = true;
+    }
+
+    /// Notes that a stored check that began at `at` answered a question: what was waited for is
+    /// known.
+    fn note_answer(&mut self, question: Question, check: CheckMeaning, at: Timestamp) {
+        if question == Question::Functional {
+            self.answered.function = true;
+        }
+        if !check.is_of_service() {
+            return;
+        }
+        self.answered.health = true;
+        self.awaits_recheck = false;
+        self.is_awaited = false;
+        if let HeldUp::UntilAsked(since) = self.held_up
+            && since <= at
+        {
+            self.held_up = HeldUp::No;
         }
     }
 
-    /// The rest of what a stored check says, for who has nothing but what is stored.
-    pub(crate) fn replay_beside(&mut self, check: &CheckRecord) {
-        if check.process.is_some() {
-            self.window.note(None, None, check.process);
-        }
-        self.state.restarts += u64::from(check.restarted && self.state.seen);
-        self.state.seen |= check.status != Status::Unknown;
-        if check.question != Question::Functional {
-            self.awaits_recheck = false;
+    /// A maintenance window begins or ends.
+    pub(crate) fn set_maintained(&mut self, holds: bool) {
+        self.maintained = holds;
+        self.is_awaited = !holds;
+        self.dirty = true;
+        if holds {
+            self.note_rest();
+        } else {
+            self.is_checked = resting(&self.spec).is_none();
         }
     }
 
-    /// Takes up a change of status as it was stored, made by a check that said `raw` or by none.
-    pub(crate) fn replay_change(&mut self, change: &StatusChange, raw: Option<Status>) {
-        let state = &mut self.state;
-        let was_available = state.status.is_available();
-        let (available_since, last_error) = (state.available_since, state.last_error.take());
-        state.restore(change.status, change.since, change.failure.clone());
-        state.findings.clone_from(&change.findings);
-        state.last_error = state.last_error.take().or(last_error);
-        state.available_since = match (was_available, change.status.is_available()) {
-            (true, true) => available_since,
-            (false, true) => Some(change.since),
-            (_, false) => None,
-        };
-        // Heartbeats that failed after the first are not stored, and counted all the same.
-        if change.status.is_down() && was_available {
-            let enough = self.spec.limits.max_consecutive_failures;
-            let of_function = state.function.failure.is_some();
-            let failures = match of_function {
-                true => &mut state.function.failures,
-                false => &mut state.consecutive_failures,
-            };
-            *failures = (*failures).max(enough);
+    /// Checks have stopped: nothing is known to be down, and nothing is waited for.
+    pub(crate) fn note_rest(&mut self) {
+        self.is_checked = false;
+        self.answered = Answered::RESTS;
+        self.awaits_recheck = false;
+        self.is_awaited = false;
+        self.looked_at.clear();
+    }
+
+    /// The wall clock was set back by `span`.
+    pub(crate) fn set_back(&mut self, span: Duration) {
+        self.fold.set_back(span);
+        self.watched_since = self.watched_since.saturating_sub(span);
+        if let HeldUp::UntilAsked(since) = &mut self.held_up {
+            *since = since.saturating_sub(span);
         }
-        self.awaits_recheck = is_interruption(change.status, raw);
+        self.dirty = true;
     }
 
     /// Who asks it, if anybody does.
@@ -239,23 +255,24 @@ impl Watched {
         self.reins.as_ref()
     }
 
-    /// Nobody looked from `at` on; it is not judged until it was asked again.
+    /// The monitor did not watch from `at` on; rules wait until the service was asked again.
     pub(crate) fn interrupt(
         &mut self,
         cause: Option<Failure>,
         at: Timestamp,
+        origin: ChangeOrigin,
     ) -> Option<StatusChange> {
-        self.awaits_recheck = true;
+        self.awaits_recheck = origin.is_gap();
         self.dirty = true;
-        let at = at.max(self.state.since);
-        self.state.interrupt(&self.spec.name, cause, at)
+        self.fold.discount(&origin);
+        self.fold.state.interrupt(&self.spec.name, cause, at, origin)
     }
 
     /// Whether every question it is to be asked was answered once. Calls are not made of a service
     /// that is not well.
     pub(crate) fn was_asked(&self) -> bool {
         let Answered { health, function, needs } = self.answered;
-        let calls = !self.spec.functional.is_empty() && self.state.health.is_available();
+        let calls = !self.spec.functional.is_empty() && self.fold.state.health.is_available();
         health && (function || !calls) && (needs || !want_a_look(&self.spec.depends_on))
     }
 
@@ -264,30 +281,35 @@ impl Watched {
     pub(crate) fn is_decided(&self) -> bool {
         let limits = &self.spec.limits;
         let enough = limits.max_consecutive_failures.min(limits.health_check_retries);
-        let failures = self.state.consecutive_failures;
+        let failures = self.fold.state.consecutive_failures;
         self.reins.is_none() || (!self.is_awaited && (failures == 0 || failures >= enough))
     }
 
-    /// Counts a check, or a round of calls; says what changed, if anything did. Where a round of
-    /// calls did not even reach it, that is about the service.
-    pub(crate) fn count(
+    /// Decides the status that follows from a check whose numbers were recorded; returns the
+    /// change, if there is one. `is_stored` is what [`ServiceFold::record`] returned.
+    pub(crate) fn observe(
         &mut self,
         question: Question,
-        unproven: bool,
         observation: &Observation,
+        (unproven, is_stored): (bool, bool),
         at: Timestamp,
     ) -> Option<StatusChange> {
         let spec = Arc::clone(&self.spec);
-        let (name, limits) = (&spec.name, &spec.limits);
-        let of_function = observation.failure().is_none_or(|failure| failure.code.is_of_function());
         if question == Question::Functional {
-            self.called(&observation.calls, at);
-            if of_function {
-                return self.state.observe_function(name, observation, limits, at);
-            }
+            self.record_calls(&observation.calls, at);
         }
-        self.state.unproven = unproven;
-        self.state.observe(name, observation, limits, at)
+        let check = (question, observation);
+        let change = self.fold.observe(&spec.name, check, unproven, &spec.limits, at);
+        if is_stored {
+            self.note_answer(question, CheckMeaning::of_observation(question, observation), at);
+            self.note_last(observation);
+        }
+        if observation.failure().is_none() {
+            self.conversation.clone_from(&observation.conversation);
+        }
+        // A check that is not stored changes no input of a rule.
+        self.dirty |= is_stored || change.is_some();
+        change
     }
 
     /// Takes in what was seen of what it depends on.
@@ -297,8 +319,7 @@ impl Watched {
     }
 
     /// Takes in configured calls.
-    fn called(&mut self, calls: &[CallObservation], at: Timestamp) {
-        self.answered.function = true;
+    fn record_calls(&mut self, calls: &[CallObservation], at: Timestamp) {
         let made = calls.iter().filter(|call| {
             call.failure.as_ref().is_none_or(|why| why.code.status() != Status::Unknown)
         });
@@ -312,7 +333,7 @@ impl Watched {
     /// What those that depend on it have to know.
     pub(crate) fn as_need(&self) -> Need<'_> {
         let Standing { is_down, is_unsure } = self.stands();
-        let problem = self.state.failure.as_ref().map(|failure| failure.message.as_str());
+        let problem = self.fold.state.failure.as_ref().map(|failure| failure.message.as_str());
         Need {
             depends_on: &self.spec.depends_on,
             looked_at: &self.looked_at,
@@ -325,76 +346,38 @@ impl Watched {
     /// How it stands towards those that depend on it. Under maintenance it may be down at any
     /// moment, and nobody looks; where our own network is gone, so is the way to it.
     pub(crate) fn stands(&self) -> Standing {
-        let code = self.state.failure.as_ref().map(|failure| failure.code);
+        let code = self.fold.state.failure.as_ref().map(|failure| failure.code);
         let is_down = self.maintained
-            || self.state.status.is_down()
+            || self.fold.state.status.is_down()
             || code == Some(FailureCode::MonitorOffline);
         // It may be going down only until it has failed as often as that takes; and what asks for
         // credentials answers, however long it does.
-        let failures = self.state.consecutive_failures;
+        let failures = self.fold.state.consecutive_failures;
         let is_failing = failures > 0
             && failures < self.spec.limits.max_consecutive_failures
-            && self.state.status != Status::AuthRequired;
+            && self.fold.state.status != Status::AuthRequired;
         let not_heard = self.is_awaited || self.awaits_recheck || !self.answered.health;
-        let is_unsure = self.reins.is_some() && !is_down && (is_failing || not_heard);
+        let is_unsure = self.is_checked && !is_down && (is_failing || not_heard);
         Standing { is_down, is_unsure }
     }
 
     /// Whether what it depends on, and is no service, was not looked at yet.
     pub(crate) fn awaits_looks(&self) -> bool {
-        self.reins.is_some() && !self.answered.needs && want_a_look(&self.spec.depends_on)
+        self.is_checked && !self.answered.needs && want_a_look(&self.spec.depends_on)
     }
 
-    /// A health check ended that began at `began`: what it waited for is known.
-    pub(crate) fn heard(&mut self, began: Instant) {
-        self.is_awaited = false;
-        if let HeldUp::UntilAsked(since) = self.held_up
-            && since <= began
-        {
-            self.held_up = HeldUp::No;
-        }
-    }
-
-    /// Whether this check is kept: a heartbeat only when it changes the result.
-    pub(crate) fn is_news(&self, question: Question, raw: Status) -> bool {
-        question != Question::Heartbeat || raw != self.last_raw
-    }
-
-    /// Takes in what a check saw besides its result.
-    pub(crate) fn note(
-        &mut self,
-        question: Question,
-        raw: Status,
-        observation: &Observation,
-        news: bool,
-    ) {
-        if question != Question::Functional {
-            self.last_raw = raw;
-            self.answered.health = true;
-            self.awaits_recheck = false;
-        }
-        if observation.failure().is_none() {
-            self.conversation.clone_from(&observation.conversation);
-        }
-        self.window.note(
-            observation.tools_count,
-            observation.active_connections,
-            observation.process,
-        );
-        self.window.note_tool_list(observation.tool_list_tokens);
-        if question != Question::Heartbeat || news {
-            self.last = Some(LastCheck {
-                latency: observation.latency,
-                total: observation.total,
-                phases: observation.phases,
-            });
-        }
+    fn note_last(&mut self, observation: &Observation) {
+        self.last = Some(LastCheck {
+            latency: observation.latency,
+            total: observation.total,
+            phases: observation.phases,
+        });
     }
 
     /// The finding that too many of its checks fail, for a service that works now and has for the
     /// whole window: an outage that is over is no reason to call it degraded.
     pub(crate) fn error_rate_finding(&self, now: Timestamp) -> Option<Finding> {
-        let since = self.state.available_since?;
+        let since = self.fold.state.available_since?;
         if now.since(since) < DEFAULT_WINDOW {
             return None;
         }
@@ -415,7 +398,7 @@ impl Watched {
     }
 
     pub(crate) fn metrics(&self, span: Duration, now: Timestamp) -> ServiceMetrics {
-        self.window.metrics(&self.spec.name, &self.state, span, now)
+        self.fold.metrics(&self.spec.name, span, now)
     }
 
     /// What the store should know of it, if that changed.
@@ -427,12 +410,16 @@ impl Watched {
             service: self.spec.name.clone(),
             transport: self.spec.transport.as_str().to_owned(),
             conversation: self.conversation.clone(),
-            tools_count: self.window.tools_count(),
-            restarts: self.state.restarts,
-            available_since: self.state.available_since,
+            tools_count: self.fold.window.tools_count(),
+            restarts: self.fold.state.restarts,
+            available_since: self.fold.state.available_since,
+            consecutive_failures: self.fold.state.consecutive_failures,
+            function_failures: self.fold.state.function.failures,
+            last_error: self.fold.state.last_error.clone(),
+            watched_since: Some(self.watched_since),
             watched: true,
             check_interval_ms: interval_ms(&self.spec),
-            tool_list_tokens: self.window.tool_list_tokens(),
+            tool_list_tokens: self.fold.window.tool_list_tokens(),
         };
         self.facts = Some(facts.clone());
         Some(facts)
@@ -448,6 +435,10 @@ impl Watched {
             tools_count,
             restarts,
             available_since,
+            consecutive_failures,
+            function_failures,
+            last_error,
+            watched_since,
             watched,
             check_interval_ms,
             tool_list_tokens,
@@ -455,12 +446,16 @@ impl Watched {
         *service == self.spec.name
             && *transport == self.spec.transport.as_str()
             && *conversation == self.conversation
-            && *tools_count == self.window.tools_count()
-            && *restarts == self.state.restarts
-            && *available_since == self.state.available_since
+            && *tools_count == self.fold.window.tools_count()
+            && *restarts == self.fold.state.restarts
+            && *available_since == self.fold.state.available_since
+            && *consecutive_failures == self.fold.state.consecutive_failures
+            && *function_failures == self.fold.state.function.failures
+            && *last_error == self.fold.state.last_error
+            && *watched_since == Some(self.watched_since)
             && *watched
             && *check_interval_ms == interval_ms(&self.spec)
-            && *tool_list_tokens == self.window.tool_list_tokens()
+            && *tool_list_tokens == self.fold.window.tool_list_tokens()
     }
 
     /// The status it has without being asked, if it is not to be asked.
@@ -471,20 +466,20 @@ impl Watched {
     pub(crate) fn report(&self, now: Timestamp) -> ServiceStatusReport {
         let name = self.spec.name.clone();
         let transport = self.spec.transport.as_str();
-        let mut check = ServiceReport::unasked(name, transport, self.state.status);
+        let mut check = ServiceReport::unasked(name, transport, self.fold.state.status);
         check.protocol_version.clone_from(&self.conversation.protocol_version);
         check.era = self.conversation.era;
         check.server.clone_from(&self.conversation.server);
-        check.tools_count = self.window.tools_count();
-        check.failure.clone_from(&self.state.failure);
-        check.findings.clone_from(&self.state.findings);
+        check.tools_count = self.fold.window.tools_count();
+        check.failure.clone_from(&self.fold.state.failure);
+        check.findings.clone_from(&self.fold.state.findings);
         if let Some(last) = self.last {
             check.latency_ms = last.latency.map(as_millis);
             check.total_ms = Some(as_millis(last.total));
             check.phases = last.phases;
         }
         let metrics = self.metrics(DEFAULT_WINDOW, now);
-        ServiceStatusReport { check, since: self.state.since, metrics: Some(metrics) }
+        ServiceStatusReport { check, since: self.fold.state.since, metrics: Some(metrics) }
     }
 }
 
@@ -546,14 +541,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finding_of_ours_does_not_make_every_heartbeat_news() {
+    fn a_finding_of_the_engine_does_not_make_every_heartbeat_recorded() {
         let spec = Arc::new(ServiceSpec::http("a", "http://a.test/mcp"));
         let mut watched = Watched::new(spec, 1, DEFAULT_WINDOW, Timestamp::default());
         let mut observation = Observation::answered();
-        let raw = observation.raw_status();
         observation.findings.push(Finding::new(FindingCode::HighErrorRate, "too many"));
-        watched.note(Question::Health, raw, &observation, true);
-        assert!(!watched.is_news(Question::Heartbeat, Status::Running));
-        assert!(watched.is_news(Question::Heartbeat, Status::Stopped));
+        let at = Timestamp::default();
+        assert!(watched.fold.record(Question::Health, &Observation::answered(), at));
+        watched.observe(Question::Health, &observation, (false, true), at);
+        assert!(!watched.fold.is_recorded(Question::Heartbeat, Status::Running));
+        assert!(watched.fold.is_recorded(Question::Heartbeat, Status::Stopped));
     }
 }

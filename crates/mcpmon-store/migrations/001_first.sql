@@ -95,7 +95,8 @@ CREATE TABLE status_change (
     status   TEXT NOT NULL,
     since    INTEGER NOT NULL,
     failure  TEXT,
-    findings TEXT NOT NULL
+    findings TEXT NOT NULL,
+    origin   TEXT -- what made the change, as JSON; NULL where a check did
 ) STRICT;
 CREATE INDEX status_change_by_time ON status_change (at);
 CREATE INDEX status_change_by_service ON status_change (service, at);

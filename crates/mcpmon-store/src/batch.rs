@@ -19,6 +19,7 @@ const LATENCY: u64 = 1 << PHASES;
 const RESTARTED: u64 = LATENCY << 1;
 const PROCESS: u64 = RESTARTED << 1;
 const FILES: u64 = PROCESS << 1;
+const UNPROVEN: u64 = FILES << 1;
 
 /// Packs checks one behind the other.
 #[derive(Debug, Default)]
@@ -60,12 +61,14 @@ impl BatchWriter {
 fn write(out: &mut Vec<u8>, row: &Row) {
     // Numbers keep their bits: those below zero are damage, and come back as they were.
     let put = |out: &mut Vec<u8>, number: i64| push(out, number as u64);
-    let Row { at: _, question, status, code, latency, total, phases, restarted, process } = row;
+    let Row { at: _, question, status, code, latency, total, phases, restarted, unproven, process } =
+        row;
     let timed = (0..).zip(phases).fold(0, |bits, (n, part)| bits | u64::from(part.is_some()) << n);
     let flag = |bit: u64, is_set: bool| if is_set { bit } else { 0 };
     let has = timed
         | flag(LATENCY, latency.is_some())
         | flag(RESTARTED, *restarted)
+        | flag(UNPROVEN, *unproven)
         | flag(PROCESS, process.is_some())
         | flag(FILES, process.is_some_and(|process| process.files.is_some()));
     put(out, *question);
@@ -130,14 +133,24 @@ impl Packed<'_> {
             Some(PackedProcess { cpu, memory, files, processes })
         };
         let restarted = has & RESTARTED != 0;
-        let at = self.at;
-        Some(Row { at, question, status, code, latency, total, phases, restarted, process })
+        Some(Row {
+            at: self.at,
+            question,
+            status,
+            code,
+            latency,
+            total,
+            phases,
+            restarted,
+            unproven: has & UNPROVEN != 0,
+            process,
+        })
     }
 
     /// What summing up needs of it; `None` for a damaged one.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        let Begin { status, code, latency, .. } = Begin::read(&mut Unpacker(self.rest))?;
-        Some(Outcome { at: self.at, status, code, latency })
+        let Begin { question, status, code, latency, .. } = Begin::read(&mut Unpacker(self.rest))?;
+        Some(Outcome { at: self.at, question, status, code, latency })
     }
 }
 
@@ -201,12 +214,23 @@ mod tests {
                 PackedProcess { cpu, memory, files, processes }
             });
         (
-            (any::<i64>(), 0..6_i64, 0..8_i64, 0..60_i64, any::<bool>()),
+            (any::<i64>(), 0..6_i64, 0..8_i64, 0..60_i64, any::<bool>(), any::<bool>()),
             (maybe(), number(), proptest::array::uniform6(maybe()), proptest::option::of(process)),
         )
-            .prop_map(|((at, question, status, code, restarted), numbers)| {
+            .prop_map(|((at, question, status, code, restarted, unproven), numbers)| {
                 let (latency, total, phases, process) = numbers;
-                Row { at, question, status, code, latency, total, phases, restarted, process }
+                Row {
+                    at,
+                    question,
+                    status,
+                    code,
+                    latency,
+                    total,
+                    phases,
+                    restarted,
+                    unproven,
+                    process,
+                }
             })
     }
 
@@ -234,9 +258,9 @@ mod tests {
             if !rows.is_empty() {
                 prop_assert_eq!(back(&bytes), Some(rows.clone()));
                 for (check, (_, row)) in BatchReader::new(&bytes).zip(&rows) {
-                    let Row { at, status, code, latency, .. } = *row;
+                    let Row { at, question, status, code, latency, .. } = *row;
                     let outcome = check.and_then(|check| check.outcome());
-                    prop_assert_eq!(outcome, Some(Outcome { at, status, code, latency }));
+                    prop_assert_eq!(outcome, Some(Outcome { at, question, status, code, latency }));
                 }
             }
             writer.clear();

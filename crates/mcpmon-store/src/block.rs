@@ -43,6 +43,7 @@ struct Shape {
     status: i64,
     code: i64,
     restarted: bool,
+    unproven: bool,
     /// A bit for each column there is a number in.
     columns: u16,
     /// Whether the service answered.
@@ -60,8 +61,9 @@ impl Shape {
             columns |= 1 << CPU | 1 << MEMORY | 1 << PROCESSES;
             columns |= u16::from(process.files.is_some()) << FILES;
         }
-        let Row { question, status, code, restarted, .. } = *row;
-        Self { question, status, code, restarted, columns, is_good: is_good(status) }
+        let Row { question, status, code, restarted, unproven, .. } = *row;
+        let is_good = is_good(status);
+        Self { question, status, code, restarted, unproven, columns, is_good }
     }
 
     fn has(self, column: usize) -> bool {
@@ -73,6 +75,7 @@ impl Shape {
         out.rice(fold(self.status), CODE_K);
         out.rice(fold(self.code), CODE_K);
         out.put(u64::from(self.restarted), 1);
+        out.put(u64::from(self.unproven), 1);
         out.put(u64::from(self.columns), COLUMNS as u32);
     }
 
@@ -81,8 +84,10 @@ impl Shape {
         let status = unfold(from.rice(CODE_K)?);
         let code = unfold(from.rice(CODE_K)?);
         let restarted = from.take(1)? == 1;
+        let unproven = from.take(1)? == 1;
         let columns = from.take(COLUMNS as u32)? as u16;
-        Some(Self { question, status, code, restarted, columns, is_good: is_good(status) })
+        let is_good = is_good(status);
+        Some(Self { question, status, code, restarted, unproven, columns, is_good })
     }
 
     /// A row of this shape, its numbers still zero.
@@ -101,6 +106,7 @@ impl Shape {
             total: 0,
             phases,
             restarted: self.restarted,
+            unproven: self.unproven,
             process,
         }
     }
@@ -382,8 +388,8 @@ pub(crate) fn unpack(packed: &[u8]) -> Option<Vec<Row>> {
 pub(crate) fn outcomes(packed: &[u8]) -> Option<Vec<Outcome>> {
     let Opened { mut from, shapes, times } = Opened::read(packed)?;
     let outcome = |(shape, at): (&Shape, i64)| {
-        let Shape { status, code, .. } = *shape;
-        Outcome { at, status, code, latency: None }
+        let Shape { question, status, code, .. } = *shape;
+        Outcome { at, question, status, code, latency: None }
     };
     let mut outcomes: Vec<Outcome> = shapes.iter().zip(times).map(outcome).collect();
     for good in [true, false] {
@@ -484,13 +490,24 @@ mod tests {
                 PackedProcess { cpu, memory, files, processes }
             });
         (
-            (0..6_i64, 0..8_i64, 0..60_i64, any::<bool>()),
+            (0..6_i64, 0..8_i64, 0..60_i64, any::<bool>(), any::<bool>()),
             (maybe(), number(), phases, proptest::option::of(process)),
         )
-            .prop_map(|((question, status, code, restarted), numbers)| {
+            .prop_map(|((question, status, code, restarted, unproven), numbers)| {
                 let (latency, total, phases, process) = numbers;
                 let at = 0;
-                Row { at, question, status, code, latency, total, phases, restarted, process }
+                Row {
+                    at,
+                    question,
+                    status,
+                    code,
+                    latency,
+                    total,
+                    phases,
+                    restarted,
+                    unproven,
+                    process,
+                }
             })
     }
 
@@ -506,8 +523,8 @@ mod tests {
             let packed = pack(&rows);
             prop_assert_eq!(count(&packed), Some(rows.len() as u64));
             let outcome = |row: &Row| {
-                let Row { at, status, code, latency, .. } = *row;
-                Outcome { at, status, code, latency }
+                let Row { at, question, status, code, latency, .. } = *row;
+                Outcome { at, question, status, code, latency }
             };
             prop_assert_eq!(outcomes(&packed), Some(rows.iter().map(outcome).collect()));
             prop_assert_eq!(unpack(&packed), Some(rows));

@@ -356,7 +356,7 @@ mod tests {
         fn summaries(&self, service: &str, edges: &[i64]) -> Vec<Summary> {
             let mut sums = Summarizer::new(edges.to_vec(), reach(None));
             for check in self.checks.iter().filter(|check| check.service.as_str() == service) {
-                sums.check(check.at, check.status, check.code, check.latency);
+                sums.check(check.at, check.meaning(), check.code, check.latency);
             }
             for change in self.changes.iter().filter(|change| change.service.as_str() == service) {
                 sums.change(change.at, change.status);
@@ -400,6 +400,7 @@ mod tests {
                         since: at(now),
                         failure: None,
                         findings: Vec::new(),
+                        origin: Default::default(),
                     }),
                     Event::Restart => {
                         drop(store);

@@ -9,12 +9,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use mcpmon_core::store::history::{LONGEST_REACH, Summarizer, reach};
+use mcpmon_core::state::ChangeOrigin;
+use mcpmon_core::store::history::{LATEST_DISCOUNT, LONGEST_REACH, Summarizer, reach};
 use mcpmon_core::store::{Batch, Summary};
-use mcpmon_core::{ServiceName, Status, Timestamp};
+use mcpmon_core::{CheckMeaning, ServiceName, Status, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use crate::codec;
+use crate::codec::{self, from_json};
 use crate::database::Mirror;
 use crate::pages::Source;
 use crate::seal::SERVICE_BITS;
@@ -139,8 +140,11 @@ pub(crate) fn from_records(
     source.each(|service, check| {
         let of_service = found.entry(service).or_insert_with(|| begin(service));
         let latency = check.latency.map(codec::to_duration);
-        let (when, status) = (Timestamp::from_millis(check.at), codec::to_status(check.status));
-        of_service.check(when, status, words.code(check.code), latency);
+        let (question, status) =
+            (codec::to_question(check.question), codec::to_status(check.status));
+        let code = words.code(check.code);
+        let when = Timestamp::from_millis(check.at);
+        of_service.check(when, CheckMeaning::of(question, status, code), code, latency);
     })?;
     // The status at the first edge, and every change behind it.
     let sql = "SELECT id FROM service WHERE id BETWEEN ?1 AND ?2";
@@ -157,6 +161,9 @@ pub(crate) fn from_records(
         let of_service = found.entry(service).or_insert_with(|| begin(service));
         for (moment, status) in changes {
             of_service.change(Timestamp::from_millis(moment), status);
+        }
+        for origin in discounts(connection, service, *from, *until)? {
+            of_service.discount(&origin);
         }
     }
     let mut found: Vec<_> =
@@ -181,6 +188,26 @@ fn changes(
         Ok((row.get(0)?, row.get_ref(1)?.as_str()?.parse().unwrap_or_default()))
     })?;
     rows.collect()
+}
+
+/// What made changes of a service between `from` and a while after `until`, where it may attribute
+/// failed checks to the monitor.
+fn discounts(
+    connection: &Connection,
+    service: i64,
+    from: i64,
+    until: i64,
+) -> rusqlite::Result<Vec<ChangeOrigin>> {
+    let sql = "SELECT origin FROM status_change
+               WHERE service = ?1 AND at >= ?2 AND at < ?3 AND origin IS NOT NULL";
+    let mut statement = connection.prepare_cached(sql)?;
+    let until = until.saturating_add(LATEST_DISCOUNT.as_millis() as i64);
+    let mut rows = statement.query([service, from, until])?;
+    let mut origins = Vec::new();
+    while let Some(row) = rows.next()? {
+        origins.extend(from_json::<ChangeOrigin>("origin", row.get_ref(0)?.as_str()?));
+    }
+    Ok(origins)
 }
 
 /// The newest moment there are checks of.
@@ -457,6 +484,9 @@ pub(crate) fn note_late(
         let at = change.at.as_millis();
         if at < until {
             mark(&change.service, at, i64::MAX)?;
+        }
+        if let Some((since, noticed)) = change.origin.discounted() {
+            mark(&change.service, since.as_millis(), noticed.as_millis())?;
         }
     }
     Ok(())

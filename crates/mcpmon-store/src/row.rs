@@ -19,6 +19,7 @@ pub(crate) struct Row {
     pub(crate) total: i64,
     pub(crate) phases: [Option<i64>; 6],
     pub(crate) restarted: bool,
+    pub(crate) unproven: bool,
     pub(crate) process: Option<PackedProcess>,
 }
 
@@ -26,6 +27,7 @@ pub(crate) struct Row {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) at: i64,
+    pub(crate) question: i64,
     pub(crate) status: i64,
     pub(crate) code: i64,
     pub(crate) latency: Option<i64>,
@@ -49,6 +51,7 @@ impl Row {
             total: codec::from_duration(check.total),
             phases: phases.map(|part| part.map(packed::to_hundredths)),
             restarted: check.restarted,
+            unproven: check.unproven,
             process: check.process.as_ref().map(PackedProcess::of),
         })
     }
@@ -71,6 +74,7 @@ impl Row {
             total: codec::to_duration(self.total),
             phases: Phases { spawn_ms, dns_ms, connect_ms, tls_ms, handshake_ms, list_ms },
             restarted: self.restarted,
+            unproven: self.unproven,
             process: self.process.map(PackedProcess::metrics),
         }
     }

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mcpmon_core::observation::Conversation;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
     Batch, Cursor, HostRecord, ListRecord, Page, RecordQuery, ServiceFacts, StoredService,
@@ -223,10 +222,12 @@ fn append_change(
     let failure = change.failure.as_ref().map(to_json).transpose()?;
     let findings = to_json(&change.findings)?;
     let (status, since) = (change.status.as_str(), change.since.as_millis());
-    let sql = "INSERT INTO status_change (service, at, was, status, since, failure, findings)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let sql =
+        "INSERT INTO status_change (service, at, was, status, since, failure, findings, origin)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let (at, was) = (change.at.as_millis(), change.from.as_str());
-    let values = params![service, at, was, status, since, failure, findings];
+    let origin = (!change.origin.is_check()).then(|| to_json(&change.origin)).transpose()?;
+    let values = params![service, at, was, status, since, failure, findings, origin];
     transaction.prepare_cached(sql)?.execute(values)?;
     let sql = "UPDATE service SET status = ?2, since = ?3, failure = ?4, findings = ?5
                WHERE id = ?1";
@@ -272,7 +273,8 @@ pub(crate) fn services(
     while let Some(row) = rows.next()? {
         let id: usize = row.get(0)?;
         let name = ServiceName::from(row.get_ref(1)?.as_str()?);
-        let facts = json_column(row, 2, "facts")?.unwrap_or_else(|| unknown_facts(name.clone()));
+        let facts =
+            json_column(row, 2, "facts")?.unwrap_or_else(|| ServiceFacts::unknown(name.clone()));
         services.push(StoredService {
             facts: ServiceFacts { service: name, ..facts },
             status: status_column(row, 3)?,
@@ -283,21 +285,6 @@ pub(crate) fn services(
         });
     }
     Ok(services)
-}
-
-/// A service whose checks came before any word of what it is.
-fn unknown_facts(service: ServiceName) -> ServiceFacts {
-    ServiceFacts {
-        service,
-        transport: String::new(),
-        conversation: Conversation::default(),
-        tools_count: None,
-        restarts: 0,
-        available_since: None,
-        watched: true,
-        check_interval_ms: None,
-        tool_list_tokens: None,
-    }
 }
 
 fn json_column<T: serde::de::DeserializeOwned>(
@@ -319,7 +306,7 @@ pub(crate) fn changes(
     words: &Words,
     query: &RecordQuery,
 ) -> rusqlite::Result<Page<StatusChange>> {
-    const COLUMNS: &str = "at, id, service, was, status, since, failure, findings";
+    const COLUMNS: &str = "at, id, service, was, status, since, failure, findings, origin";
     let read = |row: &Row<'_>| {
         let service = words.service(row.get(2)?);
         let Some(service) = service else { return Ok(None) };
@@ -331,6 +318,7 @@ pub(crate) fn changes(
             since: Timestamp::from_millis(row.get(5)?),
             failure: json_column(row, 6, "failure")?,
             findings: json_column(row, 7, "findings")?.unwrap_or_default(),
+            origin: json_column(row, 8, "origin")?.unwrap_or_default(),
         }))
     };
     let bounds = Bounds::of(query);

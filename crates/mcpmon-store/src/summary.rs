@@ -205,9 +205,9 @@ mod tests {
         let times = proptest::collection::vec((status(), 0..2_000_000_u64), 0..4);
         (checks, times).prop_map(|(checks, times)| {
             let mut summary = Summary::default();
-            checks
-                .into_iter()
-                .for_each(|(status, code, latency)| summary.record(status, code, latency));
+            checks.into_iter().for_each(|(status, code, latency)| {
+                summary.record(mcpmon_core::CheckMeaning::health(status), code, latency);
+            });
             times.into_iter().for_each(|(status, ms)| summary.times.add(status, ms));
             summary
         })

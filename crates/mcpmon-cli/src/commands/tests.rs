@@ -28,15 +28,11 @@ fn at(seconds: u64) -> Timestamp {
 
 fn service(name: &str, status: Status) -> (ServiceFacts, StatusChange) {
     let facts = ServiceFacts {
-        service: name.into(),
         transport: "http".to_owned(),
         conversation: samples::answered().conversation,
         tools_count: Some(2),
-        restarts: 0,
-        available_since: None,
-        watched: true,
-        check_interval_ms: None,
-        tool_list_tokens: None,
+        consecutive_failures: u32::from(status.is_down()),
+        ..ServiceFacts::unknown(name.into())
     };
     let failure = status.is_down().then(|| samples::failure(FailureCode::ConnectionRefused));
     let change = StatusChange {
@@ -47,6 +43,7 @@ fn service(name: &str, status: Status) -> (ServiceFacts, StatusChange) {
         since: at(3),
         failure,
         findings: Vec::new(),
+        origin: Default::default(),
     };
     (facts, change)
 }

@@ -11,13 +11,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{CheckRecord, RecordQuery, SampleStore, StoreError};
+use crate::check::CheckMeaning;
 use crate::failure::FailureCode;
 use crate::service::ServiceName;
 use crate::sketch::LatencySketch;
-use crate::state::StatusChange;
+use crate::state::ChangeOrigin;
 use crate::status::Status;
 use crate::time::Timestamp;
-use crate::window::is_failed;
 
 /// Points an answer has at most; a finer step than that gives is widened.
 pub const MOST_POINTS: usize = 10_000;
@@ -82,9 +82,10 @@ impl Serialize for PerStatus {
 /// What a span of time looked like for one service.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {
-    /// Checks by their raw result.
+    /// Checks of the service by their raw status. Rounds of configured calls are left out, as
+    /// [`CheckMeaning`] has it.
     pub checks: PerStatus,
-    /// Failed checks by their cause.
+    /// Those of them that failed, by their cause, the monitor's own faults included.
     pub codes: BTreeMap<FailureCode, u64>,
     /// Latencies.
     pub latency: LatencySketch,
@@ -103,9 +104,18 @@ impl Summary {
         }
     }
 
-    /// Counts one check.
-    pub fn record(&mut self, status: Status, code: Option<FailureCode>, latency: Option<Duration>) {
-        self.checks.add(status, 1);
+    /// Counts one check with its failure code and latency, if it is an answer about the service
+    /// itself.
+    pub fn record(
+        &mut self,
+        check: CheckMeaning,
+        code: Option<FailureCode>,
+        latency: Option<Duration>,
+    ) {
+        if !check.is_of_service() {
+            return;
+        }
+        self.checks.add(check.status, 1);
         if let Some(code) = code {
             *self.codes.entry(code).or_default() += 1;
         }
@@ -114,9 +124,14 @@ impl Summary {
         }
     }
 
-    /// Checks that say something about the service and against it.
+    /// Checks that are a result: those that the monitor's own faults spoiled are none.
+    pub fn counted(&self) -> u64 {
+        self.checks.iter().filter(|(status, _)| status.is_counted()).map(|(_, n)| n).sum()
+    }
+
+    /// Counted checks that failed.
     pub fn failed(&self) -> u64 {
-        self.checks.iter().filter(|(status, _)| is_failed(*status)).map(|(_, n)| n).sum()
+        self.checks.iter().filter(|(status, _)| status.is_failure()).map(|(_, n)| n).sum()
     }
 
     /// The share of the time in which it was available, of that in which it was known to be or not
@@ -125,7 +140,7 @@ impl Summary {
         let of = |wanted: fn(Status) -> bool| -> u64 {
             self.times.iter().filter(|(status, _)| wanted(*status)).map(|(_, ms)| ms).sum()
         };
-        let (up, down) = (of(Status::is_available), of(is_failed));
+        let (up, down) = (of(Status::is_available), of(Status::is_failure));
         (up + down > 0).then(|| up as f64 / (up + down) as f64)
     }
 }
@@ -221,7 +236,24 @@ pub struct Summarizer {
     summaries: Vec<Summary>,
     seen: Vec<i64>,
     changes: Vec<(i64, Status)>,
+    /// Failed checks, not counted yet: they may be the monitor's own fault.
+    failed: Vec<FailedCheck>,
+    /// Spans in which failed checks are attributed to the monitor.
+    discounted: Vec<(i64, i64)>,
 }
+
+#[derive(Debug, Clone, Copy)]
+struct FailedCheck {
+    at: i64,
+    point: usize,
+    check: CheckMeaning,
+    code: Option<FailureCode>,
+    latency: Option<Duration>,
+}
+
+/// How much later than the checks it concerns a change may be stored that attributes them to the
+/// monitor ([`ChangeOrigin::discounted`]).
+pub const LATEST_DISCOUNT: Duration = Duration::from_secs(3_600);
 
 impl Summarizer {
     /// Between `edges` (ms, rising), where a check vouches for `reach`.
@@ -233,6 +265,8 @@ impl Summarizer {
             summaries: vec![Summary::default(); points],
             seen: Vec::new(),
             changes: Vec::new(),
+            failed: Vec::new(),
+            discounted: Vec::new(),
         }
     }
 
@@ -242,21 +276,32 @@ impl Summarizer {
         Timestamp::from_millis(first.saturating_sub(self.reach))
     }
 
-    /// Takes in a check, also one from before the first edge: it may vouch for what is behind.
+    /// Takes in a check, also one from before the first edge: it may vouch for what is behind. A
+    /// round of configured calls vouches as well, and is not counted.
     pub fn check(
         &mut self,
         at: Timestamp,
-        status: Status,
+        check: CheckMeaning,
         code: Option<FailureCode>,
         latency: Option<Duration>,
     ) {
         let at = at.as_millis();
         self.seen.push(at);
-        let point = self.edges.partition_point(|edge| *edge <= at);
-        if point > 0
-            && let Some(summary) = self.summaries.get_mut(point - 1)
-        {
-            summary.record(status, code, latency);
+        let Some(point) = self.edges.partition_point(|edge| *edge <= at).checked_sub(1) else {
+            return;
+        };
+        if check.is_failed() && point < self.summaries.len() {
+            self.failed.push(FailedCheck { at, point, check, code, latency });
+        } else if let Some(summary) = self.summaries.get_mut(point) {
+            summary.record(check, code, latency);
+        }
+    }
+
+    /// Takes in what made a change of status: failed checks may be attributed to the monitor by a
+    /// change up to [`LATEST_DISCOUNT`] after the last edge.
+    pub fn discount(&mut self, origin: &ChangeOrigin) {
+        if let Some((since, until)) = origin.discounted() {
+            self.discounted.push((since.as_millis(), until.as_millis()));
         }
     }
 
@@ -268,6 +313,7 @@ impl Summarizer {
 
     /// The summaries between the edges.
     pub fn finish(mut self) -> Vec<Summary> {
+        self.count_failed();
         self.seen.sort_unstable();
         self.changes.sort_by_key(|(at, _)| *at);
         let vouched = self.vouched();
@@ -293,6 +339,20 @@ impl Summarizer {
             }
         }
         self.summaries
+    }
+
+    fn count_failed(&mut self) {
+        for FailedCheck { at, point, check, code, latency } in self.failed.drain(..) {
+            let is_ours =
+                self.discounted.iter().any(|(since, until)| (since..=until).contains(&&at));
+            match is_ours {
+                true => {
+                    let unknown = CheckMeaning { status: Status::Unknown, ..check };
+                    self.summaries[point].record(unknown, None, latency);
+                }
+                false => self.summaries[point].record(check, code, latency),
+            }
+        }
     }
 
     /// Spans some check vouches for, rising and apart.
@@ -324,13 +384,16 @@ pub async fn history_of_records(
     let mut summarizer = Summarizer::new(edges.clone(), reach);
     let of_service =
         || RecordQuery { until: Some(query.until), ..RecordQuery::of(query.service.clone()) };
-    let mut page = of_service();
+    let discounts_end = query.until.saturating_add(LATEST_DISCOUNT);
+    let mut page = RecordQuery { until: Some(discounts_end), ..of_service() };
     loop {
         let changes = store.changes(&page).await?;
-        changes
-            .items
-            .iter()
-            .for_each(|change: &StatusChange| summarizer.change(change.at, change.status));
+        for change in &changes.items {
+            if change.at < query.until {
+                summarizer.change(change.at, change.status);
+            }
+            summarizer.discount(&change.origin);
+        }
         match changes.next {
             Some(next) => page.after = Some(next),
             None => break,
@@ -340,7 +403,7 @@ pub async fn history_of_records(
     loop {
         let checks = store.checks(&page).await?;
         checks.items.iter().for_each(|check: &CheckRecord| {
-            summarizer.check(check.at, check.status, check.code, check.latency);
+            summarizer.check(check.at, check.meaning(), check.code, check.latency);
         });
         match checks.next {
             Some(next) => page.after = Some(next),
@@ -437,7 +500,12 @@ mod tests {
             let edges: Vec<i64> = edges.into_iter().collect();
             let mut summarizer = Summarizer::new(edges.clone(), Duration::from_millis(reach));
             for at in &checks {
-                summarizer.check(Timestamp::from_millis(*at), Status::Running, None, None);
+                summarizer.check(
+                    Timestamp::from_millis(*at),
+                    CheckMeaning::health(Status::Running),
+                    None,
+                    None,
+                );
             }
             for (at, status) in &changes {
                 summarizer.change(Timestamp::from_millis(*at), STATUSES[*status]);
@@ -477,7 +545,9 @@ mod tests {
         summarizer.change(at(0), Status::Running);
         summarizer.change(at(600), Status::Stopped);
         // Asked every 30 s for 20 minutes, then asleep.
-        (0..=40).for_each(|n| summarizer.check(at(n * 30), Status::Running, None, None));
+        (0..=40).for_each(|n| {
+            summarizer.check(at(n * 30), CheckMeaning::health(Status::Running), None, None);
+        });
         let summary = summarizer.finish().remove(0);
         assert_eq!(summary.times.get(Status::Running), 600_000);
         assert_eq!(summary.times.get(Status::Stopped), 690_000);

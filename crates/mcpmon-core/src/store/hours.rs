@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::Summary;
 use crate::service::ServiceName;
 use crate::time::Timestamp;
-use crate::window::{is_counted, is_failed};
 
 /// Milliseconds of an hour.
 const HOUR: i64 = 3_600_000;
@@ -74,16 +73,13 @@ pub struct HourSample {
 impl HourSample {
     /// What is left of an hour's summary.
     pub fn of(hour: i64, summary: &Summary) -> Self {
-        let count = |wanted: fn(crate::Status) -> bool| {
-            let some = summary.checks.iter().filter(|(status, _)| wanted(*status));
-            u32::try_from(some.map(|(_, n)| n).sum::<u64>()).unwrap_or(u32::MAX)
-        };
+        let number = |checks: u64| u32::try_from(checks).unwrap_or(u32::MAX);
         let (latency, latency_deviation) =
             summary.latency.median_and_deviation().unwrap_or_default();
         Self {
             hour,
-            counted: count(is_counted),
-            failed: count(is_failed),
+            counted: number(summary.counted()),
+            failed: number(summary.failed()),
             timed: u32::try_from(summary.latency.count()).unwrap_or(u32::MAX),
             latency: latency.as_secs_f64(),
             latency_deviation: latency_deviation.as_secs_f64(),
@@ -102,17 +98,21 @@ pub type ServiceHours = (ServiceName, Vec<HourSample>);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Status;
+    use crate::{CheckMeaning, Status};
     use std::time::Duration;
 
     #[test]
     fn an_hour_is_its_medians_and_counts() {
         let mut summary = Summary::default();
         for millis in [10, 12, 14, 16, 900] {
-            summary.record(Status::Running, None, Some(Duration::from_millis(millis)));
+            summary.record(
+                CheckMeaning::health(Status::Running),
+                None,
+                Some(Duration::from_millis(millis)),
+            );
         }
-        summary.record(Status::Error, None, None);
-        summary.record(Status::Unknown, None, None);
+        summary.record(CheckMeaning::health(Status::Error), None, None);
+        summary.record(CheckMeaning::health(Status::Unknown), None, None);
         let sample = HourSample::of(7, &summary);
         assert_eq!((sample.counted, sample.failed, sample.timed), (6, 1, 5));
         assert!((sample.latency - 0.014).abs() < 0.000_2, "{sample:?}");

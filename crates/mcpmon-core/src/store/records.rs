@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::history;
+use crate::check::CheckMeaning;
 use crate::failure::{Failure, FailureCode, Finding};
 use crate::metrics::{ProcessMetrics, SystemMetrics};
 use crate::observation::{Conversation, Lists, Observation, Phases, Question};
@@ -36,8 +37,16 @@ pub struct CheckRecord {
     pub phases: Phases,
     /// Whether its process was started again for it; the first start of a monitor's life is none.
     pub restarted: bool,
+    /// Whether the service's process was not to be trusted yet, because those before it died
+    /// young: a good check then neither ends failures in a row nor counts as a success.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unproven: bool,
     /// The service's process tree.
     pub process: Option<ProcessMetrics>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl CheckRecord {
@@ -58,8 +67,14 @@ impl CheckRecord {
             total: observation.total,
             phases: observation.phases,
             restarted: observation.restarted,
+            unproven: false,
             process: observation.process,
         }
+    }
+
+    /// What this check counts as.
+    pub fn meaning(&self) -> CheckMeaning {
+        CheckMeaning::of(self.question, self.status, self.code)
     }
 }
 
@@ -115,6 +130,18 @@ pub struct ServiceFacts {
     pub restarts: u64,
     /// Since when it is available.
     pub available_since: Option<Timestamp>,
+    /// Failed checks in a row, configured calls left out.
+    #[serde(default)]
+    pub consecutive_failures: u32,
+    /// Failed rounds of configured calls in a row.
+    #[serde(default)]
+    pub function_failures: u32,
+    /// Why it last failed, however long ago.
+    #[serde(default)]
+    pub last_error: Option<String>,
+    /// Since when it has been watched; `None` where that is not known.
+    #[serde(default)]
+    pub watched_since: Option<Timestamp>,
     /// Whether it is still watched; the history of one that is not stays.
     pub watched: bool,
     /// Start of one check to the start of the next, in ms: how long a check vouches for it.
@@ -126,6 +153,25 @@ pub struct ServiceFacts {
 }
 
 impl ServiceFacts {
+    /// A service of which only checks are known.
+    pub fn unknown(service: ServiceName) -> Self {
+        Self {
+            service,
+            transport: String::new(),
+            conversation: Conversation::default(),
+            tools_count: None,
+            restarts: 0,
+            available_since: None,
+            consecutive_failures: 0,
+            function_failures: 0,
+            last_error: None,
+            watched_since: None,
+            watched: true,
+            check_interval_ms: None,
+            tool_list_tokens: None,
+        }
+    }
+
     /// How long a check vouches for the service's status.
     pub fn reach(&self) -> Duration {
         history::reach(self.check_interval_ms.map(Duration::from_millis))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mcpmon_alert::remediation::Attempts;
+use mcpmon_core::check::CheckAspect;
 use mcpmon_core::remedy::{AuditEntry, RepairOutcome};
 use mcpmon_core::secret::Redactor;
 use mcpmon_core::service::{RemediationSpec, ServiceName, ServiceSpec, StdioSpec, Transport};
@@ -10,8 +11,6 @@ use mcpmon_core::store::CheckRecord;
 use mcpmon_core::{FailureCode, Observation, Question, Status, Timestamp};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-
-use crate::intake::is_of_calls;
 
 /// From one check asked for to the next while it is found out whether a repair helped; doubled
 /// each time.
@@ -189,7 +188,7 @@ impl Verification {
     }
 
     fn checked(&mut self, record: &CheckRecord, started: Instant) {
-        let is_of_calls = is_of_calls(record.question, record.code);
+        let is_of_calls = record.meaning().aspect == CheckAspect::Function;
         let wants_calls = self.question() == Question::Functional;
         // Good health says nothing of calls that failed, nor calls of health; what keeps calls
         // from being made says something of both.

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::store::StoredService;
-use mcpmon_core::window::is_failed;
 use mcpmon_core::{Subject, Timestamp};
 
 use super::LONGEST_SILENCE;
@@ -27,7 +26,7 @@ impl Ends {
         let end = |stored: &StoredService| {
             let last = last_known(stored);
             let vouched = last.saturating_add(stored.facts.reach());
-            let fails = stored.last_check.as_ref().is_some_and(|check| is_failed(check.status));
+            let fails = stored.last_check.as_ref().is_some_and(|check| check.status.is_failure());
             // One that fails is asked less often than its interval says while a monitor runs.
             let left_alone = monitor_ran_until
                 .filter(|_| fails)

@@ -1,28 +1,26 @@
 //! The past, in the order in which it became known.
 //!
 //! A check is stored under the moment it began and known when it ended; a change of status is
-//! stored under the moment of the check that made it. Three streams of pages are merged by time, and
+//! stored under the moment of the check that made it, or under the moment from which on the monitor
+//! did not watch, and known when the monitor noticed. Three streams of pages are merged by time, and
 //! what ends later than others waits a moment: never more than what one longest check spans.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
-use mcpmon_core::state::StatusChange;
+use mcpmon_core::state::{ChangeOrigin, StatusChange};
 use mcpmon_core::store::{CheckRecord, HostRecord, Page, RecordQuery, SampleStore, StoreError};
-use mcpmon_core::{ServiceName, Status, Timestamp};
+use mcpmon_core::{ServiceName, Timestamp};
 
 /// Something that was seen.
 #[derive(Debug)]
 pub(super) enum Happening {
     Host(HostRecord),
     Check(CheckRecord),
-    Change {
-        change: StatusChange,
-        /// What the check said that made it, where a check did.
-        raw: Option<Status>,
-    },
+    Change(StatusChange),
 }
 
 type Pages<'s, T> = Pin<Box<dyn Future<Output = Result<Page<T>, StoreError>> + Send + 's>>;
@@ -51,6 +49,12 @@ impl<'a, T> Stream<'a, T> {
         }
         Ok(self.page.front())
     }
+}
+
+/// A result is taken in after the tick of its own millisecond: a running monitor, too, evaluates
+/// rules before it takes in what came at the same time.
+fn after(at: Timestamp) -> Timestamp {
+    at.saturating_add(Duration::from_millis(1))
 }
 
 /// What waits until it became known.
@@ -92,9 +96,11 @@ pub(super) struct Past<'a> {
     changes: Stream<'a, StatusChange>,
     host: Stream<'a, HostRecord>,
     waiting: BinaryHeap<Reverse<Waiting>>,
+    /// The span of the last sleep that was read.
+    absent: Option<(Timestamp, Timestamp)>,
     order: u64,
-    /// Each service's last check: when it began, when it was known, what it said.
-    last: HashMap<ServiceName, (Timestamp, Timestamp, Status)>,
+    /// Each service's last check: when it began, and when it was known.
+    last: HashMap<ServiceName, (Timestamp, Timestamp)>,
 }
 
 impl<'a> Past<'a> {
@@ -106,6 +112,7 @@ impl<'a> Past<'a> {
             changes: Stream::new(store, changes, |store, query| store.changes(query)),
             host: Stream::new(store, host, |store, query| store.host(query)),
             waiting: BinaryHeap::new(),
+            absent: None,
             order: 0,
             last: HashMap::new(),
         }
@@ -113,7 +120,7 @@ impl<'a> Past<'a> {
 
     /// When the next thing became known.
     pub(super) async fn next_at(&mut self) -> Result<Option<Timestamp>, StoreError> {
-        self.settle().await?;
+        self.settle(Timestamp::from_millis(i64::MIN)).await?;
         Ok(self.waiting.peek().map(|Reverse(first)| first.known_at))
     }
 
@@ -127,8 +134,57 @@ impl<'a> Past<'a> {
         Ok(first.map(|Reverse(first)| first.happening))
     }
 
-    /// Reads on until what waits first cannot be overtaken by what was not read.
-    async fn settle(&mut self) -> Result<(), StoreError> {
+    /// The span around `moment` in which nobody watched, without its ends, as far as it was read:
+    /// the machine slept, or no monitor ran. Of the latter only what lies before the next thing
+    /// that became known counts, since another service may have been checked later than this one.
+    pub(super) async fn absence(
+        &mut self,
+        moment: Timestamp,
+    ) -> Result<Option<(Timestamp, Timestamp)>, StoreError> {
+        self.settle(moment).await?;
+        let is_within = |(from, until): &(Timestamp, Timestamp)| *from < moment && moment < *until;
+        let slept = self.absent.filter(is_within);
+        let is_away = || {
+            let Reverse(first) = self.waiting.peek()?;
+            let Happening::Change(change) = &first.happening else { return None };
+            Some((change.at, first.known_at)).filter(|_| change.origin.is_gap()).filter(is_within)
+        };
+        Ok(slept.or_else(is_away))
+    }
+
+    /// From when on nobody watched, if that is the next thing that became known.
+    pub(super) fn next_absence(&self) -> Option<Timestamp> {
+        let Reverse(first) = self.waiting.peek()?;
+        let Happening::Change(change) = &first.happening else { return None };
+        change.origin.is_gap().then_some(change.at)
+    }
+
+    /// A check that seems to have ended while the machine slept went on when the machine woke up:
+    /// the clock that measured it stood still meanwhile.
+    fn note_absence(&mut self, change: &StatusChange) {
+        let ChangeOrigin::Absent { noticed_at, slept_ms } = change.origin else { return };
+        self.absent = Some((change.at, noticed_at));
+        let slept = Duration::from_millis(slept_ms);
+        let is_within = |at: Timestamp| after(change.at) < at && at <= noticed_at;
+        if !self.waiting.iter().any(|Reverse(waiting)| is_within(waiting.known_at)) {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.waiting).into_iter().map(|Reverse(mut waiting)| {
+            if is_within(waiting.known_at) && !matches!(waiting.happening, Happening::Change(_)) {
+                waiting.known_at = waiting.known_at.saturating_add(slept);
+                if let Happening::Check(check) = &waiting.happening
+                    && let Some((_, known_at)) = self.last.get_mut(&check.service)
+                {
+                    *known_at = waiting.known_at;
+                }
+            }
+            Reverse(waiting)
+        });
+        self.waiting = waiting.collect();
+    }
+
+    /// Reads on until what waits first cannot be overtaken by what was not read, and to `moment`.
+    async fn settle(&mut self, moment: Timestamp) -> Result<(), StoreError> {
         loop {
             let check = self.checks.peek().await?.map(|check| check.at);
             let change = self.changes.peek().await?.map(|change| change.at);
@@ -136,28 +192,32 @@ impl<'a> Past<'a> {
             let Some(next) = [check, change, host].into_iter().flatten().min() else {
                 return Ok(());
             };
-            if self.waiting.peek().is_some_and(|Reverse(first)| first.known_at < next) {
+            let is_first = |Reverse(first): &Reverse<Waiting>| first.known_at < next;
+            if next > moment && self.waiting.peek().is_some_and(is_first) {
                 return Ok(());
             }
             // A check comes before the change it made.
             if check == Some(next) {
                 let Some(check) = self.checks.page.pop_front() else { return Ok(()) };
-                let known_at = next.saturating_add(check.total);
-                let told = (next, known_at, check.status);
+                let known_at = after(next.saturating_add(check.total));
                 match self.last.get_mut(&check.service) {
-                    Some(last) => *last = told,
-                    None => drop(self.last.insert(check.service.clone(), told)),
+                    Some(last) => *last = (next, known_at),
+                    None => drop(self.last.insert(check.service.clone(), (next, known_at))),
                 }
                 self.wait(known_at, Happening::Check(check));
             } else if change == Some(next) {
                 let Some(change) = self.changes.page.pop_front() else { return Ok(()) };
-                let made_by = self.last.get(&change.service).filter(|last| last.0 == next);
-                let known_at = made_by.map_or(next, |(_, known_at, _)| *known_at);
-                let raw = made_by.map(|(_, _, raw)| *raw);
-                self.wait(known_at, Happening::Change { change, raw });
+                let made_by = self.last.get(&change.service);
+                let made_by = made_by.filter(|(began, known)| (began..=known).contains(&&next));
+                let known_at = match made_by {
+                    Some((_, known_at)) if change.origin.is_check() => *known_at,
+                    _ => change.origin.noticed_at().unwrap_or(next),
+                };
+                self.note_absence(&change);
+                self.wait(known_at, Happening::Change(change));
             } else {
                 let Some(sample) = self.host.page.pop_front() else { return Ok(()) };
-                self.wait(next, Happening::Host(sample));
+                self.wait(after(next), Happening::Host(sample));
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::judge::Judged;
 /// Messages and alerts that are kept; a rule that says more than this needs no longer list.
 const MOST: usize = 10_000;
 /// Services named in a summary.
-const MOST_NAMES: usize = 20;
+pub(super) const MOST_NAMES: usize = 20;
 
 /// What would have been sent, and by which rules.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]

@@ -22,6 +22,7 @@ fn replay(settings: &Settings, services: &[&str], span: u64) -> Replay {
         since: START,
         until: START.saturating_add(Duration::from_secs(span)),
         only: Default::default(),
+        silences: Vec::new(),
     }
 }
 
@@ -180,6 +181,7 @@ async fn stored_from(begin: Timestamp, hours: u64, millis: impl Fn(u64) -> u64) 
             since: begin,
             failure: None,
             findings: Vec::new(),
+            origin: Default::default(),
         };
         let changes = if hour == 0 { vec![change] } else { Vec::new() };
         store
@@ -299,17 +301,15 @@ async fn nothing_fires_or_goes_on_after_the_history_ended() {
         since: START,
         failure: None,
         findings: Vec::new(),
+        origin: Default::default(),
     };
     let facts = mcpmon_core::store::ServiceFacts {
-        service: "files".into(),
         transport: "http".to_owned(),
         conversation: Default::default(),
         tools_count: None,
-        restarts: 0,
-        available_since: None,
-        watched: true,
         check_interval_ms: Some(INTERVAL * 1_000),
         tool_list_tokens: None,
+        ..mcpmon_core::store::ServiceFacts::unknown("files".into())
     };
     let metrics = mcpmon_core::SystemMetrics { cpu_percent: 99.0, ..Default::default() };
     let batch = Batch {

@@ -1,8 +1,6 @@
-//! Stored checks, run through core's window again: the metrics as they were at each check.
+//! Stored checks and changes, folded by core once more: the metrics as they were at each check.
 //!
-//! One pass over checks in order of time serves every service. A service's status is what the
-//! stored changes say, since they were decided with limits this code does not know; numbers are
-//! counted anew. Checks of one moment come by name of the service: a store may order them by
+//! One pass over checks in order of time serves every service. Checks of one moment come by name of the service: a store may order them by
 //! numbers of its own, and the same history is to give the same bytes from any file.
 
 use std::collections::{HashMap, VecDeque};
@@ -10,8 +8,7 @@ use std::time::Duration;
 
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{CheckRecord, Cursor, RecordQuery, SampleStore, StoredService};
-use mcpmon_core::window::is_failed;
-use mcpmon_core::{ServiceMetrics, ServiceName, ServiceState, StoreError, Timestamp, Window};
+use mcpmon_core::{ServiceFold, ServiceMetrics, ServiceName, StoreError, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{ExportError, ExportQuery};
@@ -161,14 +158,14 @@ impl<'a> Changes<'a> {
 /// One service, as far as it was replayed.
 struct Replay {
     service: ServiceName,
-    state: ServiceState,
-    window: Window,
+    fold: ServiceFold,
     /// Restarts there ever were, and those up to the check that was taken last.
     all_restarts: u64,
     restarts: i64,
     /// When the lists now known were first seen, and how many tools they have.
     listed: Option<(Timestamp, usize)>,
     tools_count: Option<u32>,
+    tool_list_tokens: Option<u64>,
     /// Changes read for the sake of another service, still to come for this one.
     ahead: VecDeque<StatusChange>,
     /// Whether any change was seen: until then a status is what the last check said.
@@ -180,12 +177,12 @@ impl Replay {
         let all_restarts = stored.facts.restarts;
         Self {
             service: stored.facts.service.clone(),
-            state: ServiceState::new(Timestamp::default()),
+            fold: ServiceFold::new(window, Timestamp::default()),
             all_restarts,
             restarts: i64::try_from(all_restarts).unwrap_or(i64::MAX),
-            window: Window::new(window),
             listed,
             tools_count: stored.facts.tools_count,
+            tool_list_tokens: stored.facts.tool_list_tokens,
             ahead: VecDeque::new(),
             decided: false,
         }
@@ -195,59 +192,48 @@ impl Replay {
     /// that changes of what is no longer checked do not pile up.
     fn foresee(&mut self, change: StatusChange, no_check_before: Timestamp) {
         self.ahead.push_back(change);
-        while let Some(change) = self.ahead.pop_front_if(|change| change.at <= no_check_before) {
-            self.change(change);
+        self.apply_changes(|change| change.at < no_check_before);
+    }
+
+    fn apply_changes(&mut self, is_due: impl Fn(&StatusChange) -> bool) {
+        while let Some(change) = self.ahead.pop_front_if(|change| is_due(change)) {
+            self.decided = true;
+            self.fold.apply_change(&change);
         }
     }
 
+    /// Takes in a check: after what changed before it ended, and before the change that it made.
     fn take(&mut self, check: &CheckRecord, ended: Timestamp) {
-        while let Some(change) = self.ahead.pop_front_if(|change| change.at <= ended) {
-            self.change(change);
-        }
+        let made_by_it = |change: &StatusChange| change.origin.is_check() && change.at >= check.at;
+        self.apply_changes(|change| change.at <= ended && !made_by_it(change));
         if !self.decided {
             self.enter(check.status, check.at);
         }
-        let state = &mut self.state;
-        if is_failed(check.status) {
-            state.consecutive_failures = state.consecutive_failures.saturating_add(1);
-        } else if check.status.is_available() {
-            state.consecutive_failures = 0;
-        }
+        self.fold.apply_check(check);
         self.restarts += i64::from(check.restarted);
-        state.restarts = u64::try_from(self.restarts).unwrap_or(0).min(self.all_restarts);
-        if let Some(code) = check.code {
-            let told = state.failure.as_ref().filter(|failure| failure.code == code);
-            state.last_error = Some(told.map_or_else(|| code.to_string(), ToString::to_string));
-        }
+        self.fold.state.restarts = u64::try_from(self.restarts).unwrap_or(0).min(self.all_restarts);
+        self.apply_changes(|change| change.at <= ended);
         let tools_count = match self.listed {
             Some((at, tools)) => (at <= ended).then(|| u32::try_from(tools).unwrap_or(u32::MAX)),
             None => self.tools_count,
         };
-        self.window.record(check.at, check.status, check.latency);
-        self.window.note(tools_count, None, check.process);
+        self.fold.window.note_tools(tools_count, self.tool_list_tokens);
     }
 
-    fn change(&mut self, change: StatusChange) {
-        self.decided = true;
-        self.enter(change.status, change.since);
-        self.state.since = change.since;
-        self.state.failure = change.failure;
-        self.state.findings = change.findings;
-    }
-
+    /// The status of a service whose changes are not there any more.
     fn enter(&mut self, status: mcpmon_core::Status, since: Timestamp) {
-        let state = &mut self.state;
+        let state = &mut self.fold.state;
         match (state.status.is_available(), status.is_available()) {
             (false, true) => state.available_since = Some(since),
             (_, false) => state.available_since = None,
             (true, true) => {}
         }
-        state.status = status;
+        (state.status, state.health) = (status, status);
     }
 
     fn record(&self, check: CheckRecord, window: Duration) -> ExportRecord {
         let timestamp = check.at;
-        let metrics = self.window.metrics(&self.service, &self.state, window, timestamp);
+        let metrics = self.fold.metrics(&self.service, window, timestamp);
         ExportRecord { timestamp, metrics, check }
     }
 }

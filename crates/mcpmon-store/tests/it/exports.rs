@@ -32,20 +32,17 @@ fn change(service: &str, second: u64, from: Status, status: Status) -> StatusCha
         since: at(second),
         failure: status.is_down().then(|| failure(FailureCode::ConnectionRefused)),
         findings: Vec::new(),
+        origin: Default::default(),
     }
 }
 
 fn facts(service: &str, restarts: u64) -> ServiceFacts {
     ServiceFacts {
-        service: service.into(),
         transport: "stdio".to_owned(),
         conversation: answered().conversation,
         tools_count: Some(2),
         restarts,
-        available_since: None,
-        watched: true,
-        check_interval_ms: None,
-        tool_list_tokens: None,
+        ..ServiceFacts::unknown(service.into())
     }
 }
 

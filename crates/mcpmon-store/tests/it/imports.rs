@@ -30,15 +30,13 @@ fn at(seconds: u64) -> Timestamp {
 
 fn facts(service: &str, restarts: u64) -> ServiceFacts {
     ServiceFacts {
-        service: service.into(),
         transport: "stdio".to_owned(),
         conversation: answered().conversation,
         tools_count: Some(2),
         restarts,
-        available_since: None,
-        watched: true,
         check_interval_ms: Some(30_000),
         tool_list_tokens: Some(120),
+        ..ServiceFacts::unknown(service.into())
     }
 }
 
@@ -51,6 +49,7 @@ fn change(service: &str, at: Timestamp, from: Status, status: Status) -> StatusC
         since: at,
         failure: status.is_down().then(|| failure(FailureCode::ConnectionRefused)),
         findings: vec![Finding::new(FindingCode::SlowResponse, "1.4 s")],
+        origin: Default::default(),
     }
 }
 

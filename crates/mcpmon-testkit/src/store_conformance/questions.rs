@@ -37,6 +37,7 @@ async fn fill(store: &impl SampleStore) {
         since: at(minute * MINUTE),
         failure: None,
         findings: Vec::new(),
+        origin: Default::default(),
     };
     batch.changes = vec![
         change("files", 0, Status::Unknown, Status::Running),

@@ -75,7 +75,6 @@ async fn append(store: &impl SampleStore, batch: Batch) {
 
 pub(super) fn facts(service: &str, tools: u32) -> ServiceFacts {
     ServiceFacts {
-        service: service.into(),
         transport: "stdio".to_owned(),
         conversation: answered().conversation,
         tools_count: Some(tools),
@@ -84,6 +83,7 @@ pub(super) fn facts(service: &str, tools: u32) -> ServiceFacts {
         watched: true,
         check_interval_ms: Some(30_000),
         tool_list_tokens: None,
+        ..ServiceFacts::unknown(service.into())
     }
 }
 
@@ -102,6 +102,7 @@ pub(super) fn change(
         since: moment,
         failure: down,
         findings: vec![Finding::new(FindingCode::SlowStart, "took a while").with("seconds", 12)],
+        origin: Default::default(),
     }
 }
 

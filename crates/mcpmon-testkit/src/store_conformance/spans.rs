@@ -34,6 +34,7 @@ fn became(service: &str, moment: u64, status: Status) -> StatusChange {
         since: at(moment),
         failure: None,
         findings: Vec::new(),
+        origin: Default::default(),
     }
 }
 

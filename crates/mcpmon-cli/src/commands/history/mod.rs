@@ -94,7 +94,7 @@ impl Part {
         let at = |q| summary.latency.quantile(q).map(|latency| latency.as_secs_f64() * 1_000.0);
         Self {
             uptime: summary.uptime(),
-            total_checks: summary.checks.sum(),
+            total_checks: summary.counted(),
             failed_checks: summary.failed(),
             checks: summary.checks,
             codes: summary.codes.clone(),

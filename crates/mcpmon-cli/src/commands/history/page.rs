@@ -29,7 +29,7 @@ impl Page {
             "{}: {} up, {}, {} failed\n",
             text::for_terminal(name),
             percent(whole.uptime()),
-            output::count(usize::try_from(whole.checks.sum()).unwrap_or(usize::MAX), "check"),
+            output::count(usize::try_from(whole.counted()).unwrap_or(usize::MAX), "check"),
             whole.failed(),
         );
         let at = |q| latency(whole, q);
@@ -132,7 +132,7 @@ fn numbers(summary: &Summary) -> [Cell; 7] {
     let worst = told.find(|status| *status != Status::Unknown).unwrap_or_default();
     [
         Cell::new(percent(summary.uptime())),
-        Cell::new(output::number(summary.checks.sum())),
+        Cell::new(output::number(summary.counted())),
         Cell::new(output::number(summary.failed())),
         latency(0.5),
         latency(0.95),
@@ -159,7 +159,11 @@ mod tests {
     fn point(hour: i64, latencies: &[u64], up: u64, down: u64) -> HistoryPoint {
         let mut summary = Summary::default();
         for ms in latencies {
-            summary.record(Status::Running, None, Some(Duration::from_millis(*ms)));
+            summary.record(
+                mcpmon_core::CheckMeaning::health(Status::Running),
+                None,
+                Some(Duration::from_millis(*ms)),
+            );
         }
         summary.times.add(Status::Running, up);
         summary.times.add(Status::Stopped, down);

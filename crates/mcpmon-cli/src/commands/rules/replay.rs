@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use mcpmon_alert::handlers_or_console;
 use mcpmon_core::settings::Settings;
 use mcpmon_core::store::SampleStore;
-use mcpmon_core::{Clock as _, ServiceName, SystemClock, text};
+use mcpmon_core::{Clock as _, ServiceName, SystemClock, Timestamp, text};
 use mcpmon_engine::{Replay, ReplayError, ReplayReport, ReplayedMessage, RuleSummary};
 use serde::Serialize;
 
@@ -84,6 +84,7 @@ pub(super) async fn run(
         since,
         until,
         only: chosen(&args.services, archive.store()).await?,
+        silences: archive.any().silences(Timestamp::from_millis(i64::MIN)).await?,
     };
     let report = replay.run(archive.store()).await.map_err(|error| match error {
         ReplayError::Store(error) => CliError::from(error),

@@ -89,7 +89,16 @@ mod tests {
     fn change(from: Status, status: Status) -> StatusChange {
         let at = Timestamp::from_millis(1_795_356_571_120);
         let (failure, findings) = (None, Vec::new());
-        StatusChange { service: "files".into(), at, from, status, since: at, failure, findings }
+        StatusChange {
+            service: "files".into(),
+            at,
+            from,
+            status,
+            since: at,
+            failure,
+            findings,
+            origin: Default::default(),
+        }
     }
 
     fn line(change: StatusChange) -> Option<String> {
