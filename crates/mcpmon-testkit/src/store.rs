@@ -10,8 +10,8 @@ use mcpmon_core::service::ServiceName;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
     AlertQuery, AlertRecord, AuditEntry, AuditQuery, Batch, CheckRecord, CommandQueue, Delivery,
-    History, HistoryQuery, HostRecord, IncidentLog, ListRecord, Page, PrunePlan, Pruned,
-    RecordQuery, Room, SampleStore, Settlement, Store, StoreError, StoredService, Summary,
+    History, HistoryQuery, HostRecord, IncidentLog, ListRecord, NewDelivery, Page, PrunePlan,
+    Pruned, RecordQuery, Room, SampleStore, Settlement, Store, StoreError, StoredService, Summary,
     Transition,
 };
 use mcpmon_core::time::Timestamp;
@@ -91,6 +91,8 @@ struct Condition {
     refused: usize,
     appended: usize,
     committed: usize,
+    /// Every delivery that a committed transition queued, and when.
+    queued: Vec<(Timestamp, NewDelivery)>,
 }
 
 /// Passes everything on to a real store, except while it is told to fail; what it refuses never
@@ -126,6 +128,12 @@ impl<S: Store + ?Sized> FailingStore<S> {
     /// Works again.
     pub fn recover(&self) {
         self.set(None, None);
+    }
+
+    /// Every delivery that committed transitions queued so far, with the moment of its transition:
+    /// what was decided, before anything was grouped or sent.
+    pub fn queued(&self) -> Vec<(Timestamp, NewDelivery)> {
+        self.condition.borrow().queued.clone()
     }
 
     /// How many operations failed so far.
@@ -282,7 +290,11 @@ impl<S: Store + ?Sized> IncidentLog for FailingStore<S> {
 
     async fn commit(&self, transition: &Transition) -> Result<(), StoreError> {
         self.pass(Kind::IncidentWrite).await?.commit(transition).await?;
-        self.condition.send_modify(|condition| condition.committed += 1);
+        self.condition.send_modify(|condition| {
+            condition.committed += 1;
+            let deliveries = transition.deliveries.iter().cloned();
+            condition.queued.extend(deliveries.map(|delivery| (transition.at, delivery)));
+        });
         Ok(())
     }
 

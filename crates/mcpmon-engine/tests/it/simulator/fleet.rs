@@ -1,12 +1,14 @@
 //! Services that behave as a run wants: well, down, lossy, toggling, or down with what they need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use mcpmon_core::observation::DependencyObservation;
 use mcpmon_core::{
-    FailureCode, Observation, Probe, ProbeFactory, Question, ServiceName, ServiceSpec,
+    FailureCode, HostProbe, Observation, Probe, ProbeFactory, Question, ServiceName, ServiceSpec,
+    SystemMetrics,
 };
 use mcpmon_testkit::samples;
 use tokio::sync::watch;
@@ -24,6 +26,8 @@ pub(crate) enum Behaviour {
     LossyThenGood(f64),
     /// So many good attempts, then so many lost ones, and again.
     Toggling(u32),
+    /// It answers, after so many milliseconds.
+    Slow(u64),
 }
 
 /// Numbers that look like chance and are the same for the same seed.
@@ -63,6 +67,8 @@ struct Member {
     behaviour: Behaviour,
     needs: Option<ServiceName>,
     dice: Dice,
+    /// Whether its configured calls fail.
+    calls_fail: bool,
     attempts: u32,
     lost_last: bool,
 }
@@ -76,6 +82,7 @@ impl Member {
         Self {
             behaviour: Behaviour::Well,
             needs: None,
+            calls_fail: false,
             dice: Dice::new(own),
             attempts: 0,
             lost_last: false,
@@ -85,7 +92,7 @@ impl Member {
     fn loses(&mut self) -> bool {
         self.attempts += 1;
         let lost = match self.behaviour {
-            Behaviour::Well => false,
+            Behaviour::Well | Behaviour::Slow(_) => false,
             Behaviour::Down | Behaviour::Mute => true,
             Behaviour::Lossy(share) => self.dice.share() < share,
             Behaviour::LossyThenGood(_) if self.lost_last => false,
@@ -101,13 +108,22 @@ impl Member {
 #[derive(Debug, Clone)]
 pub(crate) struct Fleet {
     members: Arc<Mutex<BTreeMap<ServiceName, Member>>>,
+    /// Dependencies that are no services and are down.
+    outside: Arc<Mutex<BTreeSet<String>>>,
     seed: u64,
+    samples: u64,
     wakes: Arc<watch::Sender<u64>>,
 }
 
 impl Fleet {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { members: Arc::default(), seed, wakes: Arc::default() }
+        Self {
+            members: Arc::default(),
+            outside: Arc::default(),
+            seed,
+            samples: 0,
+            wakes: Arc::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Member>> {
@@ -131,6 +147,25 @@ impl Fleet {
         self.change(service, |member| member.needs = Some(need.into()));
     }
 
+    /// Whether something that is no service is down from now on; what needs it is down as well.
+    pub(crate) fn set_outside(&self, dependency: &str, is_down: bool) {
+        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        match is_down {
+            true => drop(outside.insert(dependency.to_owned())),
+            false => drop(outside.remove(dependency)),
+        }
+    }
+
+    fn is_outside_down(&self, dependency: &str) -> bool {
+        let outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        outside.contains(dependency)
+    }
+
+    /// Whether its configured calls fail from now on.
+    pub(crate) fn set_calls(&self, service: &str, fail: bool) {
+        self.change(service, |member| member.calls_fail = fail);
+    }
+
     pub(crate) fn behaviour(&self, service: &str) -> Behaviour {
         self.lock().get(service).map_or(Behaviour::Well, |member| member.behaviour)
     }
@@ -140,10 +175,17 @@ impl Fleet {
         self.wakes.send_modify(|wakes| *wakes += 1);
     }
 
+    fn calls_fail(&self, service: &ServiceName) -> bool {
+        self.lock().get(service).is_some_and(|member| member.calls_fail)
+    }
+
     fn loses(&self, service: &ServiceName) -> bool {
         let mut members = self.lock();
         let need = members.get(service).and_then(|member| member.needs.clone());
         let is_held_up = need.is_some_and(|need| {
+            if self.is_outside_down(need.as_str()) {
+                return true;
+            }
             let need = members.get(&need).map(|need| need.behaviour);
             matches!(need, Some(Behaviour::Down | Behaviour::Mute))
         });
@@ -156,27 +198,63 @@ impl Fleet {
 impl ProbeFactory for Fleet {
     fn probe(&self, spec: &Arc<ServiceSpec>) -> Box<dyn Probe> {
         let wakes = self.wakes.subscribe();
-        Box::new(FleetProbe { fleet: self.clone(), service: spec.name.clone(), wakes })
+        let depends_on = spec.depends_on.clone();
+        Box::new(FleetProbe { fleet: self.clone(), service: spec.name.clone(), depends_on, wakes })
+    }
+}
+
+#[async_trait]
+impl HostProbe for Fleet {
+    /// A machine that is busy in some minutes.
+    async fn sample(&mut self) -> SystemMetrics {
+        self.samples += 1;
+        let busy = Dice::new(self.seed ^ (self.samples / 5)).share();
+        SystemMetrics { cpu_percent: busy * 100.0, ..samples::system_metrics() }
     }
 }
 
 struct FleetProbe {
     fleet: Fleet,
     service: ServiceName,
+    depends_on: Vec<String>,
     wakes: watch::Receiver<u64>,
+}
+
+impl FleetProbe {
+    fn look_outside(&self) -> Observation {
+        let outside = self.depends_on.iter().filter(|dependency| dependency.contains("://"));
+        let dependencies = outside.map(|dependency| DependencyObservation {
+            dependency: dependency.clone(),
+            problem: self.fleet.is_outside_down(dependency).then(|| "refused".to_owned()),
+        });
+        Observation { dependencies: dependencies.collect(), ..samples::answered() }
+    }
 }
 
 #[async_trait]
 impl Probe for FleetProbe {
-    async fn ask(&mut self, _: Question, deadline: Instant) -> Observation {
-        if self.fleet.behaviour(self.service.as_str()) == Behaviour::Mute {
+    async fn ask(&mut self, question: Question, deadline: Instant) -> Observation {
+        if question == Question::Dependency {
+            return self.look_outside();
+        }
+        let began = tokio::time::Instant::now();
+        let behaviour = self.fleet.behaviour(self.service.as_str());
+        let mut seen = if behaviour == Behaviour::Mute {
             tokio::time::sleep_until(deadline.into()).await;
-            return samples::failed(FailureCode::ResponseTimeout);
+            samples::failed(FailureCode::ResponseTimeout)
+        } else if self.fleet.loses(&self.service) {
+            samples::failed(FailureCode::ConnectionRefused)
+        } else if question == Question::Functional && self.fleet.calls_fail(&self.service) {
+            samples::failed(FailureCode::FunctionalMismatch)
+        } else {
+            samples::answered()
+        };
+        if let Behaviour::Slow(millis) = behaviour {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            seen.latency = seen.latency.map(|_| Duration::from_millis(millis));
         }
-        match self.fleet.loses(&self.service) {
-            true => samples::failed(FailureCode::ConnectionRefused),
-            false => samples::answered(),
-        }
+        seen.total = began.elapsed();
+        seen
     }
 
     async fn woken(&mut self) {

@@ -143,6 +143,12 @@ impl House {
         house
     }
 
+    /// The clock of the first start shows a full second, as the ticks of a replay do.
+    pub(crate) fn begin_at_full_second(&mut self) {
+        let millis = self.now.as_millis();
+        self.now = Timestamp::from_millis(millis - millis.rem_euclid(1_000));
+    }
+
     /// Somebody more is told, from the next start or reload on.
     pub(crate) fn hire(&mut self, name: &str) -> Witness {
         let witness = Witness {
@@ -190,6 +196,7 @@ impl House {
                 .services(self.services.clone())
                 .store(Arc::clone(&self.store))
                 .probe_factory(self.fleet.clone())
+                .host_probe(self.fleet.clone())
                 .clock(Arc::new(clock.clone()));
             for witness in &self.witnesses {
                 monitor = monitor.handler(witness.clone());
@@ -206,9 +213,18 @@ impl House {
 
     /// Lets so many seconds pass.
     pub(crate) fn wait(&self, seconds: u64) {
+        self.wait_millis(seconds * 1_000);
+    }
+
+    pub(crate) fn wait_millis(&self, millis: u64) {
         self.life()
             .runtime
-            .block_on(async { tokio::time::sleep(Duration::from_secs(seconds)).await });
+            .block_on(async { tokio::time::sleep(Duration::from_millis(millis)).await });
+    }
+
+    /// The machine sleeps for so many seconds.
+    pub(crate) fn sleep(&self, seconds: u64) {
+        self.life().clock.advance(Duration::from_secs(seconds));
     }
 
     pub(crate) fn monitor(&self) -> &RunningMonitor {

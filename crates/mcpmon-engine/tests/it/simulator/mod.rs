@@ -8,6 +8,7 @@ mod fleet;
 mod house;
 mod oracle;
 mod outages;
+mod replayed;
 mod restarts;
 
 #[test]
