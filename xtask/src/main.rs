@@ -29,6 +29,7 @@ usage: cargo xtask <chore>
   bench [NAME] [-- …]    the benchmarks of `benches/`, with optimisation
   peers [--force]        install the real servers the tests talk to, into target/peers
   tidy                   the house rules: crate map, licences, duplicates, module docs
+  tidy words             lists names and comments against the rules
   dist                   the archive to ship, in target/dist";
 
 fn main() -> ExitCode {

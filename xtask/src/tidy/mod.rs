@@ -10,6 +10,7 @@ mod manifests;
 mod map;
 mod sources;
 mod spdx;
+mod words;
 
 use anyhow::{Result, bail};
 
@@ -20,8 +21,13 @@ use crate::workspace::{self, Depth, Metadata};
 /// What is wrong, each a sentence that says where, what, and what to do.
 type Complaints = Vec<String>;
 
-/// `cargo xtask tidy`
+/// `cargo xtask tidy`, or `cargo xtask tidy words` for its lists of names and comments.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    if let [first, rest @ ..] = arguments
+        && first == "words"
+    {
+        return words::run_words(rest);
+    }
     expect_no_arguments("tidy", arguments)?;
     let root = workspace::root()?;
     let metadata = Metadata::load(Depth::Everything)?;
