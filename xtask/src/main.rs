@@ -28,8 +28,8 @@ usage: cargo xtask <chore>
   soak […]               the tests with a long form, in full (MCPMON_SOAK=1)
   bench [NAME] [-- …]    the benchmarks of `benches/`, with optimisation
   peers [--force]        install the real servers the tests talk to, into target/peers
-  tidy                   the house rules: crate map, licences, duplicates, module docs
-  tidy words             lists names and comments against the rules
+  tidy                   the house rules: crate map, licences, duplicates, module docs, words
+  tidy words [--lower]   lists names and comments against the rules, or lowers xtask/words.toml
   dist                   the archive to ship, in target/dist";
 
 fn main() -> ExitCode {

@@ -36,13 +36,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let all = [metadata.foreign(), peer.foreign()].concat();
     let files = sources::read(&root)?;
 
-    let rules: [(&str, Complaints); 6] = [
+    let rules: [(&str, Complaints); 7] = [
         ("crate map", map::check(&metadata.members())),
         ("manifests", manifests::check(&metadata, &root)?),
         ("licences", licences::check(&all, &root)?),
         ("duplicates", duplicates::check(&metadata.foreign(), &root)?),
         ("sources", sources::check(&files, &sources::private_paths(&root))),
         ("documents", documents::check(&files, &metadata.members())),
+        ("words", words::check_words(&files, &root)?),
     ];
     let mut wrong = 0;
     for (rule, complaints) in &rules {

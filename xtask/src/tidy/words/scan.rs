@@ -6,7 +6,7 @@ use std::num::NonZero;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::baseline::Baseline;
 use super::comments::list_comment_lines;
@@ -15,7 +15,7 @@ use super::names;
 use crate::tidy::sources::Source;
 
 /// What is counted by crate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum List {
     /// Functions whose name has no object: `check`, `run`.
