@@ -6,6 +6,7 @@ mod commands;
 mod development;
 mod exports;
 mod files;
+mod fixture;
 mod history;
 mod imports;
 mod info;
