@@ -101,7 +101,7 @@ async fn metrics(
         checks.iter().for_each(|check| fold.refill_window(check));
     }
     if fold.window.last_check().is_none() && stored.last_check.is_some() {
-        // Not checked lately: the last check still says when that was.
+        // Not checked lately: the time of the last check is still a number of the service.
         let last = store.last_checks(service, LAST_CHECKS).await?;
         last.iter().for_each(|check| fold.refill_window(check));
     }
