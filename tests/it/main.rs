@@ -30,6 +30,7 @@ mod harmless;
 mod history;
 mod hostile;
 mod kills;
+mod list_changes;
 mod mute;
 mod power;
 mod ps;

@@ -44,11 +44,13 @@ pub use handlers::{
     BuildErrors, FnHandler, HandlerFactory, HandlerRegistry, IntoDelivery, handler_fn,
 };
 pub use identity::notification_key;
-pub use manager::{AlertManager, CheckOutcome, DeliveryReport, Evaluated, ServiceView};
+pub use manager::{
+    AlertManager, CheckOutcome, DeliveryReport, Evaluated, ListChanges, ServiceView,
+};
 pub use message::Message;
 pub use routing::{RouteConfigError, Routing, handlers_or_console};
 pub use rules::{
     AlertRule, ConditionRule, DELIVERY_FAILING, DEPENDENCY_DOWN, FLAPPING, MONITOR_OFFLINE,
-    REMEDIATION_GAVE_UP, RuleConfigError, RuleSet, SERVICE_DOWN, STORAGE_FAILING,
+    REMEDIATION_GAVE_UP, RuleConfigError, RuleSet, SERVICE_DOWN, STORAGE_FAILING, TOOLS_CHANGED,
 };
 pub use variables::names as names_of_scope;

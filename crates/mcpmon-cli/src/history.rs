@@ -154,6 +154,7 @@ mod tests {
     async fn a_snapshot_counts_stored_checks_as_the_monitor_does() {
         let store = MemoryStore::new();
         let batch = Batch {
+            list_changes: Vec::new(),
             checks: vec![
                 samples::check("good", at(1)),
                 samples::failed_check("bad", at(1), FailureCode::ServerError),

@@ -253,6 +253,10 @@ pub struct AlertState {
     /// Since when the condition has ended although it fires on (`keep_firing`).
     #[serde(default)]
     pub ended: Option<Timestamp>,
+    /// The moment of the newest list change that was reported under this key: each stored change is
+    /// reported once, over restarts too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_change: Option<Timestamp>,
     /// Who took it on, and until when nobody need be reminded.
     #[serde(default)]
     pub acknowledged: Option<Acknowledgement>,
@@ -279,6 +283,7 @@ impl AlertState {
             told_to: Vec::new(),
             told_level: None,
             ended: None,
+            reported_change: None,
             acknowledged: None,
         }
     }

@@ -25,7 +25,9 @@ pub use incidents::{
     AlertQuery, AlertRecord, Delivery, IncidentLog, NewDelivery, Settlement, Transition,
 };
 pub use query::{Cursor, Page, RecordQuery};
-pub use records::{Batch, CheckRecord, HostRecord, ListRecord, ServiceFacts, StoredService};
+pub use records::{
+    Batch, CheckRecord, HostRecord, ListChange, ListRecord, ServiceFacts, StoredService,
+};
 pub use retention::{PrunePlan, Pruned, Retention};
 pub use room::Room;
 pub use samples::SampleStore;

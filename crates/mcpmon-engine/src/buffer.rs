@@ -12,7 +12,7 @@ use mcpmon_core::failure::{Failure, Finding};
 use mcpmon_core::lists::ListKind;
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::state::StatusChange;
-use mcpmon_core::store::{Batch, CheckRecord, HostRecord, ListRecord, ServiceFacts};
+use mcpmon_core::store::{Batch, CheckRecord, HostRecord, ListChange, ListRecord, ServiceFacts};
 
 /// Memory that everything waiting may take, in bytes. A batch on its way to the store is beside it.
 const MOST_BYTES: usize = 64 << 20;
@@ -83,6 +83,7 @@ impl SampleBuffer {
         failed.changes.extend(newer.changes);
         failed.facts.extend(newer.facts);
         failed.lists.extend(newer.lists);
+        failed.list_changes.extend(newer.list_changes);
         failed.host.extend(newer.host);
         self.batch = failed;
         self.bound();
@@ -103,6 +104,8 @@ impl SampleBuffer {
         let changes = relieve(&mut batch.changes, change_bytes, &mut excess).len();
         let lists = relieve(&mut batch.lists, list_bytes, &mut excess);
         let facts = relieve(&mut batch.facts, facts_bytes, &mut excess);
+        let list_changes = relieve(&mut batch.list_changes, list_change_bytes, &mut excess);
+        self.dropped += list_changes.len() as u64;
         self.dropped += (checks + host + changes + lists.len() + facts.len()) as u64;
         self.unsaid.lists.extend(lists.map(|record| record.service));
         self.unsaid.facts.extend(facts.map(|facts| facts.service));
@@ -158,6 +161,11 @@ fn bytes_of(batch: &Batch) -> usize {
         + batch.changes.iter().map(change_bytes).sum::<usize>()
         + batch.lists.iter().map(list_bytes).sum::<usize>()
         + batch.facts.iter().map(facts_bytes).sum::<usize>()
+        + batch.list_changes.iter().map(list_change_bytes).sum::<usize>()
+}
+
+fn list_change_bytes(change: &ListChange) -> usize {
+    size_of::<ListChange>() + change.hash_before.len() + change.hash.len()
 }
 
 /// The name is shared by all records of a service, and counted in none.

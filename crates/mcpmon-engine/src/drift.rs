@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use mcpmon_core::lists::Baseline;
 use mcpmon_core::observation::Lists;
-use mcpmon_core::{Finding, FindingCode, Timestamp};
+use mcpmon_core::store::ListChange;
+use mcpmon_core::{Finding, FindingCode, ServiceName, Timestamp};
 
 /// A change is told for so long: whoever looks once a day sees it.
 const TOLD_FOR: Duration = Duration::from_secs(24 * 3_600);
@@ -27,6 +28,21 @@ pub(crate) struct Drift {
     tools: usize,
     changes: VecDeque<(Timestamp, String)>,
     changed: Option<Change>,
+    /// The moment of the newest change there was.
+    last_change: Option<Timestamp>,
+    /// The moment of the newest change that was handed on to be reported.
+    offered: Option<Timestamp>,
+    /// Stored changes that no alert has reported yet, oldest first.
+    unreported: VecDeque<ListChange>,
+}
+
+/// What follows from lists that were read.
+#[derive(Debug, Default)]
+pub(crate) struct ListNews {
+    /// Whether they are to be stored.
+    pub(crate) is_stored: bool,
+    /// The change that led to them, to be stored with them.
+    pub(crate) change: Option<ListChange>,
 }
 
 #[derive(Debug, Clone)]
@@ -47,40 +63,99 @@ impl Drift {
         self.changed = told.cloned().zip(at).map(|(told, at)| Change { at, told });
     }
 
-    /// Takes in lists that were read; says whether they are to be stored.
-    pub(crate) fn read(&mut self, lists: &Lists, at: Timestamp) -> bool {
+    /// Takes up stored changes of the last day, oldest first, of which those up to `reported` were
+    /// reported.
+    pub(crate) fn restore_changes(
+        &mut self,
+        changes: Vec<ListChange>,
+        reported: Option<Timestamp>,
+    ) {
+        self.offered = reported;
+        for change in changes {
+            self.last_change = self.last_change.max(Some(change.at));
+            self.remember_hashes(&change);
+            self.offer_change(&change);
+        }
+    }
+
+    /// Compares lists that were read with those before.
+    pub(crate) fn compare_lists(
+        &mut self,
+        service: &ServiceName,
+        lists: &Lists,
+        at: Timestamp,
+    ) -> ListNews {
         let is_unsaid = std::mem::take(&mut self.is_unsaid);
         let had = std::mem::replace(&mut self.tools, lists.tools.len());
         let before = match self.baseline.take() {
             Some(before) if before.matches(lists) => {
                 // What an older form did not cover is stored now, and is not known to have changed.
-                let is_news = is_unsaid || !before.is_whole();
+                let is_stored = is_unsaid || !before.is_whole();
                 self.baseline = Baseline::new(lists);
-                return is_news;
+                return ListNews { is_stored, change: None };
             }
             before => before,
         };
         self.baseline = Baseline::new(lists);
-        let Some(before) = before.map(|before| before.hash().to_owned()) else { return true };
-        if self.changes.is_empty() {
-            self.changes.push_back((at, before.clone()));
+        let Some(hash_before) = before.map(|before| before.hash().to_owned()) else {
+            return ListNews { is_stored: true, change: None };
+        };
+        // The moment names the change, so it rises although the clock may step back.
+        let next = |last: Timestamp| last.saturating_add(Duration::from_millis(1));
+        let at = self.last_change.map_or(at, |last| at.max(next(last)));
+        self.last_change = Some(at);
+        let count = |tools: usize| u32::try_from(tools).unwrap_or(u32::MAX);
+        let mut change = ListChange {
+            service: service.clone(),
+            at,
+            hash_before,
+            hash: lists.hash.clone(),
+            tools_before: count(had),
+            tools: count(self.tools),
+            is_return: false,
+        };
+        self.remember_hashes(&change);
+        change.is_return = self.goes_back_and_forth(at);
+        let finding = Finding::new(FindingCode::ToolsChanged, change.describe_change())
+            .with("changed_at", at.to_string())
+            .with("tools_before", change.tools_before)
+            .with("tools", change.tools)
+            .with("hash_before", change.hash_before.clone())
+            .with("hash", change.hash.clone());
+        self.changed = Some(Change { at, told: finding });
+        ListNews { is_stored: true, change: Some(change) }
+    }
+
+    fn remember_hashes(&mut self, change: &ListChange) {
+        if self.changes.back().is_none_or(|(_, hash)| *hash != change.hash_before) {
+            self.changes.push_back((change.at, change.hash_before.clone()));
         }
-        self.changes.push_back((at, lists.hash.clone()));
-        if self.changes.len() > REMEMBERED {
+        self.changes.push_back((change.at, change.hash.clone()));
+        while self.changes.len() > REMEMBERED {
             self.changes.pop_front();
         }
-        let message = match (had, self.tools) {
-            (had, has) if had == has => "the lists are others than those stored before".to_owned(),
-            (had, has) => format!("the lists are others: {has} tools, before {had}"),
-        };
-        let told = Finding::new(FindingCode::ToolsChanged, message)
-            .with("changed_at", at.to_string())
-            .with("tools_before", had)
-            .with("tools", self.tools)
-            .with("hash_before", before)
-            .with("hash", lists.hash.clone());
-        self.changed = Some(Change { at, told });
-        true
+    }
+
+    /// Hands on a change that is stored, or that waits in memory because nothing can be stored, so
+    /// that it is reported: once, however often it is handed on.
+    pub(crate) fn offer_change(&mut self, change: &ListChange) {
+        if self.offered.is_some_and(|offered| change.at <= offered) {
+            return;
+        }
+        self.offered = Some(change.at);
+        if !change.is_return {
+            self.unreported.push_back(change.clone());
+        }
+    }
+
+    /// The oldest change that is to be reported.
+    pub(crate) fn next_unreported(&self) -> Option<&ListChange> {
+        self.unreported.front()
+    }
+
+    /// The oldest change was reported, or no rule reports it.
+    pub(crate) fn drop_reported(&mut self) {
+        self.unreported.pop_front();
     }
 
     /// What was to be stored was dropped: it is to be stored when it is read next.
@@ -95,13 +170,22 @@ impl Drift {
             self.changes.pop_front();
         }
         let returns = self.returns();
-        if returns >= RETURNS {
+        if self.goes_back_and_forth(now) {
             let text = format!("the lists came back {returns} times to what they were before");
             let hash = self.baseline.as_ref().map(|baseline| baseline.hash().to_owned());
             let finding = Finding::new(FindingCode::ToolsUnstable, text);
             return Some(finding.with("returns", returns).with("hash", hash));
         }
         self.changed.as_ref().map(|change| change.told.clone())
+    }
+
+    /// Whether the lists went back and forth within the hour before `now`, and are now what they
+    /// were before. Other lists than those are a change like any other.
+    fn goes_back_and_forth(&self, now: Timestamp) -> bool {
+        let recent = |(at, _): &&(Timestamp, String)| now.since(*at) <= UNSTABLE_WITHIN;
+        let mut hashes = self.changes.iter().filter(recent).map(|(_, hash)| hash);
+        let is_return = hashes.next_back().is_some_and(|last| hashes.any(|hash| hash == last));
+        is_return && self.returns() >= RETURNS
     }
 
     fn returns(&self) -> usize {
@@ -131,7 +215,7 @@ mod tests {
             .map(|(n, hash)| {
                 let at = Timestamp::from_millis(n as i64 * 300_000);
                 let lists = Lists { hash: hash.to_string(), ..Lists::default() };
-                drift.read(&lists, at);
+                drift.compare_lists(&"s".into(), &lists, at);
                 match drift.finding(at).map(|finding| finding.code) {
                     Some(FindingCode::ToolsChanged) => 'c',
                     Some(FindingCode::ToolsUnstable) => 'u',
@@ -160,9 +244,15 @@ mod tests {
         let at = Timestamp::from_millis(0);
         let lists = Lists { hash: "a".to_owned(), ..Lists::default() };
         let mut drift = Drift::default();
-        assert!(drift.read(&lists, at) && !drift.read(&lists, at));
+        assert!(
+            drift.compare_lists(&"s".into(), &lists, at).is_stored
+                && !drift.compare_lists(&"s".into(), &lists, at).is_stored
+        );
         drift.was_dropped();
-        assert!(drift.read(&lists, at) && !drift.read(&lists, at));
+        assert!(
+            drift.compare_lists(&"s".into(), &lists, at).is_stored
+                && !drift.compare_lists(&"s".into(), &lists, at).is_stored
+        );
         assert!(drift.finding(at).is_none());
     }
 
@@ -173,12 +263,12 @@ mod tests {
         };
         let lists = |hash: &str| Lists { hash: hash.to_owned(), ..Lists::default() };
         let mut drift = Drift::default();
-        assert!(drift.read(&lists("a"), at(0)));
-        assert!(drift.read(&lists("b"), at(1)));
+        assert!(drift.compare_lists(&"s".into(), &lists("a"), at(0)).is_stored);
+        assert!(drift.compare_lists(&"s".into(), &lists("b"), at(1)).is_stored);
         let told = drift.finding(at(2)).unwrap();
         let mut again = Drift::default();
         again.restore(&lists("b"), &[told]);
-        assert!(!again.read(&lists("b"), at(3)));
+        assert!(!again.compare_lists(&"s".into(), &lists("b"), at(3)).is_stored);
         assert!(again.finding(at(25)).is_some());
         assert!(again.finding(at(26)).is_none());
     }
@@ -201,8 +291,11 @@ mod tests {
         let stored = Lists { hash: "ab".repeat(32), ..stored.clone() };
         let mut drift = Drift::default();
         drift.restore(&stored, &[]);
-        let is_stored = drift.read(read, Timestamp::from_millis(0));
-        assert!(!drift.read(read, Timestamp::from_millis(1)), "once");
+        let is_stored = drift.compare_lists(&"s".into(), read, Timestamp::from_millis(0)).is_stored;
+        assert!(
+            !drift.compare_lists(&"s".into(), read, Timestamp::from_millis(1)).is_stored,
+            "once"
+        );
         (is_stored, drift.finding(Timestamp::from_millis(1)))
     }
 
@@ -243,10 +336,12 @@ mod tests {
         };
         let mut drift = Drift::default();
         let at = Timestamp::from_millis;
-        assert!(drift.read(&tool("d", ["a", "b"]), at(0)));
-        assert!(!drift.read(&tool("d", ["b", "a"]), at(1)));
+        assert!(drift.compare_lists(&"s".into(), &tool("d", ["a", "b"]), at(0)).is_stored);
+        assert!(!drift.compare_lists(&"s".into(), &tool("d", ["b", "a"]), at(1)).is_stored);
         assert_eq!(drift.finding(at(1)), None);
-        assert!(drift.read(&tool("d, reworded", ["b", "a"]), at(2)));
+        assert!(
+            drift.compare_lists(&"s".into(), &tool("d, reworded", ["b", "a"]), at(2)).is_stored
+        );
         assert!(drift.finding(at(2)).is_some());
     }
 }

@@ -78,6 +78,9 @@ impl Engine {
             total = ?observation.total, "Checked");
         let is_stored = watched.fold.record(question, &observation, at);
         watched.signs.sample(at, &observation);
+        // Before the findings: the change is one of them.
+        let drift = &mut watched.signs.drift;
+        let news = observation.lists.as_ref().map(|lists| drift.compare_lists(&service, lists, at));
         if observation.failure().is_none() {
             observation.findings.extend(watched.error_rate_finding(at));
             observation.findings.extend(watched.signs.findings(at));
@@ -94,9 +97,10 @@ impl Engine {
             }
             self.buffer.batch.checks.push(record);
         }
-        if let Some(lists) = observation.lists
-            && watched.signs.drift.read(&lists, at)
+        if let (Some(news), Some(lists)) = (news, observation.lists)
+            && news.is_stored
         {
+            self.buffer.batch.list_changes.extend(news.change);
             self.buffer.batch.lists.push(ListRecord { service: service.clone(), at, lists });
         }
         self.buffer.batch.facts.extend(watched.changed_facts());
@@ -263,6 +267,8 @@ impl Engine {
 
     pub(crate) fn written(&mut self, batch: Batch, result: Result<(), StoreError>) {
         self.writing = None;
+        // What cannot be stored is reported all the same, from memory.
+        self.offer_list_changes(&batch);
         match result {
             Ok(()) => {
                 self.store_works = true;
@@ -277,6 +283,21 @@ impl Engine {
         }
         self.batch_done();
         self.see_first_round();
+    }
+
+    /// Hands changes of lists on to be reported, now that they are stored: reported before, a change
+    /// would be made and reported again after a crash.
+    fn offer_list_changes(&self, batch: &Batch) {
+        if batch.list_changes.is_empty() {
+            return;
+        }
+        let mut world = self.shared.write();
+        for change in &batch.list_changes {
+            if let Some(watched) = world.services.get_mut(&change.service) {
+                watched.signs.drift.offer_change(change);
+                watched.dirty = true;
+            }
+        }
     }
 
     /// Has what was dropped said again, as soon as there is a word of its service.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcpmon_alert::{
-    AlertManager, DELIVERY_FAILING, DEPENDENCY_DOWN, Evaluated, Routing, RuleSet, ServiceView,
+    AlertManager, DELIVERY_FAILING, DEPENDENCY_DOWN, Evaluated, ListChanges, Routing, RuleSet,
+    ServiceView,
 };
 use mcpmon_core::alert::{Acknowledgement, Alert, AlertPhase, AlertState, Silence};
 use mcpmon_core::monitor::MonitorEvent;
@@ -258,7 +259,19 @@ impl Judge {
         if !std::mem::take(&mut watched.dirty) && !due {
             return Judged::default();
         }
-        self.run_one(name, watched, now)
+        let mut judged = Judged::default();
+        loop {
+            judged = judged.and(self.run_one(name, watched, now));
+            // Each change of the lists is reported by itself, the oldest first. What depends on
+            // something that is down is reported once that is known to be well.
+            if watched.held_up != HeldUp::No || watched.signs.drift.next_unreported().is_none() {
+                return judged;
+            }
+            watched.signs.drift.drop_reported();
+            if watched.signs.drift.next_unreported().is_none() {
+                return judged;
+            }
+        }
     }
 
     /// Judges the machine, if its numbers changed or something is due.
@@ -304,6 +317,7 @@ impl Judge {
             usual: watched.baseline.usual(now),
             repair_given_up: watched.repair_given_up,
             suppressed: watched.held_up != HeldUp::No,
+            list_changes: ListChanges::Each(watched.signs.drift.next_unreported()),
         };
         let mut judged = Judged::default();
         let metrics = |span| watched.metrics(span, now);

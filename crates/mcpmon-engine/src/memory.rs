@@ -19,8 +19,8 @@ use mcpmon_core::store::history::{LATEST_DISCOUNT, Summarizer, edges, points, re
 use mcpmon_core::store::hours::hour_begins;
 use mcpmon_core::store::{
     Batch, CheckRecord, CommandQueue, History, HistoryQuery, HostRecord, HourSample, HoursQuery,
-    ListRecord, Page, PrunePlan, Pruned, RecordQuery, SampleStore, ServiceFacts, ServiceHours,
-    StoreError, StoredService, Summary,
+    ListChange, ListRecord, Page, PrunePlan, Pruned, RecordQuery, SampleStore, ServiceFacts,
+    ServiceHours, StoreError, StoredService, Summary,
 };
 use mcpmon_core::{Failure, Finding, Status, Timestamp};
 
@@ -72,6 +72,7 @@ struct Known {
     checks: Series<CheckRecord>,
     changes: Series<StatusChange>,
     lists: Option<ListRecord>,
+    list_changes: Series<ListChange>,
     /// Whether anything but its lists was seen.
     is_seen: bool,
 }
@@ -119,6 +120,14 @@ impl Inner {
         for facts in &batch.facts {
             self.seen(&facts.service).facts = Some(facts.clone());
         }
+        for change in &batch.list_changes {
+            let tie = self.tie();
+            let known = self.services.entry(change.service.clone()).or_default();
+            let next = change.at.saturating_add(Duration::from_millis(1));
+            if known.list_changes.between(change.at, next).next().is_none() {
+                known.list_changes.insert(tie, change.clone());
+            }
+        }
         for record in &batch.lists {
             let known = self.services.entry(record.service.clone()).or_default();
             if known.lists.as_ref().is_none_or(|known| known.lists.hash != record.lists.hash) {
@@ -143,6 +152,9 @@ impl Inner {
     fn forget_before(&mut self, start: Timestamp) {
         self.drop_checks((start, i64::MIN));
         self.host.drop_before((start, i64::MIN));
+        for known in self.services.values_mut() {
+            known.list_changes.drop_before((start, i64::MIN));
+        }
         self.drop_changes(start);
     }
 
@@ -255,6 +267,12 @@ impl SampleStore for MemoryStore {
     async fn changes(&self, query: &RecordQuery) -> Result<Page<StatusChange>, StoreError> {
         let inner = self.lock();
         let series = series_of(&inner.services, query, |known| &known.changes);
+        Ok(page(series.into_iter(), query))
+    }
+
+    async fn list_changes(&self, query: &RecordQuery) -> Result<Page<ListChange>, StoreError> {
+        let inner = self.lock();
+        let series = series_of(&inner.services, query, |known| &known.list_changes);
         Ok(page(series.into_iter(), query))
     }
 

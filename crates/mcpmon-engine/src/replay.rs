@@ -23,7 +23,9 @@ use mcpmon_core::alert::Silence;
 use mcpmon_core::rule::Scope;
 use mcpmon_core::service::{ServiceName, ServiceSpec};
 use mcpmon_core::store::hours::hour_of;
-use mcpmon_core::store::{HostRecord, RecordQuery, SampleStore, StoreError, StoredService};
+use mcpmon_core::store::{
+    HostRecord, ListChange, RecordQuery, SampleStore, StoreError, StoredService,
+};
 use mcpmon_core::window::RING_SPAN;
 use mcpmon_core::{Rule, Settings, Timestamp};
 
@@ -113,6 +115,8 @@ struct Stage<'a> {
     joining: Vec<(Timestamp, ServiceName)>,
     /// When silences begin: every rule is evaluated anew then, as in a running monitor.
     silence_starts: Vec<Timestamp>,
+    /// Changes of lists that are still to be reported, the next one last.
+    list_changes: Vec<ListChange>,
     /// Services that were no longer watched from some moment on.
     leaving: BTreeMap<ServiceName, Timestamp>,
     /// Up to when anything is known.
@@ -164,6 +168,7 @@ impl<'a> Stage<'a> {
         Ok(Self {
             joining,
             silence_starts,
+            list_changes: Vec::new(),
             windows: Windows::new(&settings),
             wants_usual: rules.rules().iter().any(|rule| rule.looks_at_any(&USUAL)),
             collector: Collector::new(replay.since, replay.until),
@@ -209,6 +214,7 @@ impl<'a> Stage<'a> {
             until: Some(self.replay.until),
             ..RecordQuery::all().since(begin.saturating_sub(self.reach))
         };
+        self.list_changes = list_changes(store, query.clone()).await?;
         let mut past = Past::new(store, query);
         let silence = match self.ends.host {
             Some(_) => LONGEST_SILENCE_OF_HOST,
@@ -239,6 +245,7 @@ impl<'a> Stage<'a> {
                 last_seen = tick;
                 self.happens(&happening, &wanted, tick);
             }
+            self.offer_list_changes(tick);
             self.update_maintenance(tick);
             self.start_silences(tick);
             now = tick;
@@ -293,7 +300,9 @@ impl<'a> Stage<'a> {
     /// When rules are to be evaluated although nothing was seen.
     fn next_due(&self) -> Option<Timestamp> {
         let silence = self.silence_starts.last().copied();
-        [self.judge.next_due(), self.windows.next_edge(), silence].into_iter().flatten().min()
+        let change = self.list_changes.last().map(stored_at);
+        let due = [self.judge.next_due(), self.windows.next_edge(), silence, change];
+        due.into_iter().flatten().min()
     }
 
     /// Services that are watched from now on: those that depend on one wait for its first check.
@@ -320,6 +329,16 @@ impl<'a> Stage<'a> {
         self.cast.insert(name.clone(), watched);
         self.dirty.insert(name.clone());
         self.judge.needs_changed();
+    }
+
+    fn offer_list_changes(&mut self, now: Timestamp) {
+        while let Some(change) = self.list_changes.pop_if(|change| stored_at(change) <= now) {
+            if let Some(watched) = self.cast.get_mut(&change.service) {
+                watched.signs.drift.offer_change(&change);
+                watched.dirty = true;
+                self.dirty.insert(change.service);
+            }
+        }
     }
 
     fn update_maintenance(&mut self, now: Timestamp) {
@@ -475,6 +494,28 @@ impl<'a> Stage<'a> {
         report.not_stored = absent;
         report
     }
+}
+
+/// The stored changes of lists of a span, newest first.
+async fn list_changes(
+    store: &dyn SampleStore,
+    mut query: RecordQuery,
+) -> Result<Vec<ListChange>, StoreError> {
+    let mut changes = Vec::new();
+    loop {
+        let page = store.list_changes(&query).await?;
+        changes.extend(page.items);
+        query.after = page.next;
+        if query.after.is_none() {
+            changes.reverse();
+            return Ok(changes);
+        }
+    }
+}
+
+/// A monitor reports a change once it is stored: with the batch of the next second.
+fn stored_at(change: &ListChange) -> Timestamp {
+    change.at.saturating_add(Duration::from_secs(1))
 }
 
 /// When a service that is not watched any more was last known to be.

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
+use mcpmon_alert::TOOLS_CHANGED;
 use mcpmon_core::contract::MonitorReport;
 use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::service::{ServiceName, ServiceSpec};
 use mcpmon_core::state::{ChangeOrigin, StatusChange};
-use mcpmon_core::store::{AlertQuery, Batch, RecordQuery, Retention, Store, StoreError};
+use mcpmon_core::store::{
+    AlertQuery, Batch, ListChange, RecordQuery, Retention, Store, StoreError,
+};
 use mcpmon_core::window::RING_SPAN;
-use mcpmon_core::{Handler, ProbeFactory, Settings};
+use mcpmon_core::{AlertState, Handler, ProbeFactory, Settings, Timestamp};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -54,6 +57,8 @@ const HOST_WITHIN: Duration = Duration::from_secs(5);
 /// A handler may be away for so long, because it is renamed and named back or added only after the
 /// start, until what waits for it is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
+/// A change of lists that was stored so long ago and never reported is not reported any more.
+pub(crate) const REPORTED_WITHIN: Duration = Duration::from_secs(24 * 3_600);
 /// Events a slow subscriber may be behind before it misses some.
 const EVENT_BACKLOG: usize = 4_096;
 /// Results that may wait for the loop before watchers wait.
@@ -137,7 +142,9 @@ pub(crate) async fn start(
     )?;
     let now = parts.clock.now();
     let is_watched = |name: &ServiceName| parts.services.iter().any(|spec| spec.name == *name);
-    let ended = judge.restore(store.states().await?, is_watched, now);
+    let states = store.states().await?;
+    let reported = reported_changes(&states);
+    let ended = judge.restore(states, is_watched, now);
     judge.set_silences(store.silences(now).await?);
     let (events, _) = broadcast::channel(EVENT_BACKLOG);
     let report = MonitorReport {
@@ -220,7 +227,7 @@ pub(crate) async fn start(
         host_dirty: false,
         host_awaited_until: measures_host.then(|| Instant::now() + HOST_WITHIN),
     };
-    engine.take_up(parts.services, now).await?;
+    engine.take_up(parts.services, &reported, now).await?;
     engine.restore_repairs(now).await?;
     engine.record_ended(ended);
     for handler in parts.handlers {
@@ -233,9 +240,17 @@ pub(crate) async fn start(
     Ok(RunningMonitor { shared, requests, first_round, first_verdicts, task: Some(task) })
 }
 
+/// The newest list change that was reported of each service.
+fn reported_changes(states: &[AlertState]) -> HashMap<ServiceName, Timestamp> {
+    let of_lists = states.iter().filter(|state| state.key.rule == TOOLS_CHANGED);
+    let reported = of_lists
+        .filter_map(|state| Some((state.key.subject.service()?.clone(), state.reported_change?)));
+    reported.collect()
+}
+
 /// A service that was left alone for longer than any timetable would leave it, because no monitor
 /// ran, is `unknown` from its last check on.
-fn interrupted(watched: &mut Watched, now: mcpmon_core::Timestamp) -> Option<StatusChange> {
+fn interrupted(watched: &mut Watched, now: Timestamp) -> Option<StatusChange> {
     let last = watched.fold.window.last_check().or(watched.stored_check)?;
     let limits = &watched.spec.limits;
     let is_asked = watched.resting().is_none();
@@ -279,7 +294,8 @@ impl Engine {
     async fn take_up(
         &mut self,
         services: Vec<ServiceSpec>,
-        now: mcpmon_core::Timestamp,
+        reported: &HashMap<ServiceName, Timestamp>,
+        now: Timestamp,
     ) -> Result<(), StartError> {
         let store = Arc::clone(&self.shared.store);
         let mut stored: HashMap<ServiceName, _> = store
@@ -322,6 +338,23 @@ impl Engine {
             query.after = page.next;
             if query.after.is_none() {
                 break;
+            }
+        }
+        let mut changes: HashMap<ServiceName, Vec<ListChange>> = HashMap::new();
+        let mut query = RecordQuery::all().since(now.saturating_sub(REPORTED_WITHIN));
+        loop {
+            let page = store.list_changes(&query).await?;
+            for change in page.items {
+                changes.entry(change.service.clone()).or_default().push(change);
+            }
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
+        }
+        for (name, changes) in changes {
+            if let Some(one) = watched.get_mut(&name) {
+                one.signs.drift.restore_changes(changes, reported.get(&name).copied());
             }
         }
         let mut query = RecordQuery::all().since(now.saturating_sub(reach));

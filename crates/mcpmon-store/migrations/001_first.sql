@@ -110,6 +110,16 @@ CREATE TABLE tool_list (
 ) STRICT;
 CREATE INDEX tool_list_by_service ON tool_list (service);
 
+-- Changes of lists, one row each, written with the list they lead to.
+CREATE TABLE list_change (
+    id      INTEGER PRIMARY KEY,
+    service INTEGER NOT NULL REFERENCES service (id),
+    at      INTEGER NOT NULL,
+    body    TEXT NOT NULL
+) STRICT;
+CREATE INDEX list_change_by_time ON list_change (at);
+CREATE UNIQUE INDEX list_change_of_service ON list_change (service, at);
+
 CREATE TABLE host (
     id     INTEGER PRIMARY KEY,
     at     INTEGER NOT NULL,

@@ -255,6 +255,7 @@ impl<'a> Writing<'a> {
             ReadLine::Service(facts) => self.take_facts(*facts),
             ReadLine::List(lists) => self.take_lists(*lists),
             ReadLine::Change(change) => self.batch.changes.push(*change),
+            ReadLine::ListChange(change) => self.batch.list_changes.push(*change),
             ReadLine::Snapshot(check) => {
                 let oldest = self.done.oldest.map_or(check.at, |oldest| oldest.min(check.at));
                 self.done.oldest = Some(oldest);

@@ -149,6 +149,7 @@ pub(crate) fn step(
             SELECT 1 FROM tool_list AS later
             WHERE later.service = tool_list.service AND later.id > tool_list.id)";
         step.delete("tool_list", superseded, before)?;
+        step.delete("list_change", "at < ?1", before)?;
         step.delete("silence", "ends_at < ?1", before)?;
         step.delete("audit", "at < ?1", before)?;
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
-    Batch, Cursor, HostRecord, ListRecord, Page, RecordQuery, ServiceFacts, StoredService,
+    Batch, Cursor, HostRecord, ListChange, ListRecord, Page, RecordQuery, ServiceFacts,
+    StoredService,
 };
 use mcpmon_core::{FailureCode, ServiceName, Status, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, params};
@@ -163,6 +164,10 @@ pub(crate) fn append(
     for change in &batch.changes {
         let service = directory.service(transaction, &change.service)?;
         append_change(transaction, service, change)?;
+    }
+    for change in &batch.list_changes {
+        let service = directory.service(transaction, &change.service)?;
+        append_list_change(transaction, service, change)?;
     }
     for record in &batch.lists {
         let service = directory.service(transaction, &record.service)?;
@@ -359,6 +364,44 @@ fn read_host(row: &Row<'_>) -> rusqlite::Result<Option<HostRecord>> {
     let metrics = packed::to_host(row.get_ref(2)?.as_blob()?);
     let at = Timestamp::from_millis(row.get(0)?);
     Ok(metrics.map(|metrics| HostRecord { at, metrics }))
+}
+
+/// Adds a change of lists, unless it is there: an import may bring it again.
+fn append_list_change(
+    transaction: &Transaction<'_>,
+    service: i64,
+    change: &ListChange,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR IGNORE INTO list_change (service, at, body) VALUES (?1, ?2, ?3)";
+    let values = params![service, change.at.as_millis(), to_json(change)?];
+    transaction.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// One page of changes of lists, oldest first.
+pub(crate) fn list_changes(
+    connection: &Connection,
+    words: &Words,
+    query: &RecordQuery,
+) -> rusqlite::Result<Page<ListChange>> {
+    const COLUMNS: &str = "at, id, body";
+    let read = |row: &Row<'_>| json_column(row, 2, "list change");
+    let bounds = Bounds::of(query);
+    let (Bounds { from, until, after: (at, tie), limit }, rows) = (bounds, bounds.limit as i64 + 1);
+    let order = "at >= ?1 AND at < ?2 AND (at, id) > (?3, ?4) ORDER BY at, id LIMIT ?5";
+    match &query.service {
+        None => {
+            let sql = format!("SELECT {COLUMNS} FROM list_change WHERE {order}");
+            page(connection, &sql, params![from, until, at, tie, rows], limit, read)
+        }
+        Some(name) => {
+            let Some(service) = words.number_of(name) else {
+                return Ok(Page { items: Vec::new(), next: None });
+            };
+            let sql = format!("SELECT {COLUMNS} FROM list_change WHERE service = ?6 AND {order}");
+            page(connection, &sql, params![from, until, at, tie, rows, service], limit, read)
+        }
+    }
 }
 
 /// A service's newest lists.

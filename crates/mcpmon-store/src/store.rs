@@ -11,9 +11,9 @@ use mcpmon_core::monitor::MonitorCommand;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
     AlertQuery, AlertRecord, AuditEntry, AuditQuery, Batch, CheckRecord, CommandQueue, Delivery,
-    History, HistoryQuery, HostRecord, HoursQuery, IncidentLog, ListRecord, Page, PrunePlan,
-    Pruned, RecordQuery, Room, SampleStore, ServiceHours, Settlement, StoreError, StoredService,
-    Summary, Transition,
+    History, HistoryQuery, HostRecord, HoursQuery, IncidentLog, ListChange, ListRecord, Page,
+    PrunePlan, Pruned, RecordQuery, Room, SampleStore, ServiceHours, Settlement, StoreError,
+    StoredService, Summary, Transition,
 };
 use mcpmon_core::{ServiceName, Timestamp};
 use tokio::sync::Semaphore;
@@ -257,6 +257,14 @@ impl SampleStore for SqliteStore {
 
     async fn last_host(&self) -> Result<Option<HostRecord>, StoreError> {
         self.ask(|database| database.read(|connection, _| services::last_host(connection))).await
+    }
+
+    async fn list_changes(&self, query: &RecordQuery) -> Result<Page<ListChange>, StoreError> {
+        let query = query.clone();
+        self.ask(move |database| {
+            database.read(|connection, words| services::list_changes(connection, words, &query))
+        })
+        .await
     }
 
     async fn lists(&self, service: &ServiceName) -> Result<Option<ListRecord>, StoreError> {

@@ -10,9 +10,9 @@ use mcpmon_core::service::ServiceName;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
     AlertQuery, AlertRecord, AuditEntry, AuditQuery, Batch, CheckRecord, CommandQueue, Delivery,
-    History, HistoryQuery, HostRecord, IncidentLog, ListRecord, NewDelivery, Page, PrunePlan,
-    Pruned, RecordQuery, Room, SampleStore, Settlement, Store, StoreError, StoredService, Summary,
-    Transition,
+    History, HistoryQuery, HostRecord, IncidentLog, ListChange, ListRecord, NewDelivery, Page,
+    PrunePlan, Pruned, RecordQuery, Room, SampleStore, Settlement, Store, StoreError,
+    StoredService, Summary, Transition,
 };
 use mcpmon_core::time::Timestamp;
 use tokio::sync::watch;
@@ -247,6 +247,10 @@ impl<S: Store + ?Sized> SampleStore for FailingStore<S> {
 
     async fn last_host(&self) -> Result<Option<HostRecord>, StoreError> {
         self.pass(Kind::Read).await?.last_host().await
+    }
+
+    async fn list_changes(&self, query: &RecordQuery) -> Result<Page<ListChange>, StoreError> {
+        self.pass(Kind::Read).await?.list_changes(query).await
     }
 
     async fn lists(&self, service: &ServiceName) -> Result<Option<ListRecord>, StoreError> {

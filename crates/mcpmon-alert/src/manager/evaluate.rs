@@ -13,7 +13,7 @@ use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::rule::{MonitorFact, RuleContext, RuleError, RuleInput, Scope, Usual, Verdict};
 use mcpmon_core::service::{ServiceLimits, ServiceName};
 use mcpmon_core::status::Level;
-use mcpmon_core::store::{AlertRecord, NewDelivery, Transition};
+use mcpmon_core::store::{AlertRecord, ListChange, NewDelivery, Transition};
 use mcpmon_core::subject::Subject;
 use mcpmon_core::time::Timestamp;
 
@@ -22,13 +22,24 @@ use crate::identity::{alert_id, notification_key};
 use crate::machine::{self, Decision, Hush};
 use crate::message::default_message;
 use crate::routing::Routing;
-use crate::rules::{FLAPPING, SERVICE_DOWN};
+use crate::rules::{FLAPPING, SERVICE_DOWN, TOOLS_CHANGED};
 
 /// A rule that fails for every service at every check is one event a minute, not thousands.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What is to be told, and had nobody to be told to, is looked at again so often.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Where a change of lists comes from that the rule `tools_changed` reports.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum ListChanges<'a> {
+    /// The caller has findings alone: the rule fires while one reports a change.
+    #[default]
+    Findings,
+    /// The caller hands on each stored change, one an evaluation: each is an alert of its own, and
+    /// nothing else makes the rule fire.
+    Each(Option<&'a ListChange>),
+}
 
 /// What rules may know of a service beside its numbers.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +62,8 @@ pub struct ServiceView<'a> {
     pub repair_given_up: bool,
     /// Whether something it depends on is down: then no alert of it begins.
     pub suppressed: bool,
+    /// The change of its lists that is to be reported.
+    pub list_changes: ListChanges<'a>,
 }
 
 impl Default for ServiceView<'_> {
@@ -66,6 +79,7 @@ impl Default for ServiceView<'_> {
             usual: None,
             repair_given_up: false,
             suppressed: false,
+            list_changes: ListChanges::default(),
         }
     }
 }
@@ -200,6 +214,7 @@ impl AlertManager {
                 failure: view.failure,
                 is_flapping,
                 suppressed: view.suppressed,
+                list_changes: view.list_changes,
                 silences: &self.silences,
                 routing: &self.routing,
                 history: &mut self.history,
@@ -219,13 +234,14 @@ struct Round<'a> {
     failure: Option<&'a Failure>,
     is_flapping: bool,
     suppressed: bool,
+    list_changes: ListChanges<'a>,
     silences: &'a [Silence],
     routing: &'a Routing,
     history: &'a mut VecDeque<Alert>,
     out: &'a mut Evaluated,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
     fn judge(
         &mut self,
         entry: &mut Entry,
@@ -243,6 +259,14 @@ impl Round<'_> {
                 Verdict::NoData
             }
         };
+        let change = self.change_to_report(entry, applies);
+        let verdict = if change.is_some() { Verdict::Firing } else { verdict };
+        let is_firing = |at: usize| states[at].phase == AlertPhase::Firing;
+        // A finding lasts for a day: it keeps an alert firing and begins none.
+        let waits_for_change = self.reports_each_change(entry) && change.is_none();
+        if waits_for_change && verdict == Verdict::Firing && !at.is_some_and(is_firing) {
+            return;
+        }
         let at = match at {
             Some(at) => at,
             None if verdict != Verdict::Firing => return,
@@ -258,7 +282,10 @@ impl Round<'_> {
         };
         let state = &mut states[at];
         let now = self.context.now;
-        let decision = machine::step(state, verdict, level, &entry.timing, now);
+        let decision = match change {
+            Some(change) => self.begin_anew(state, change),
+            None => machine::step(state, verdict, level, &entry.timing, now),
+        };
         let silenced_until = self.silenced_until(state, level);
         let hush = Hush { suppressed: self.suppressed, silenced: silenced_until.is_some() };
         let decision = machine::quieten(state, decision, hush);
@@ -284,6 +311,34 @@ impl Round<'_> {
         if decision == Decision::Quiet && machine::is_spent(state, &entry.timing, now) {
             states.swap_remove(at);
         }
+    }
+
+    fn reports_each_change(&self, entry: &Entry) -> bool {
+        entry.rule.name() == TOOLS_CHANGED && matches!(self.list_changes, ListChanges::Each(_))
+    }
+
+    /// The change of lists that this rule reports now. While a dependency is down it waits.
+    fn change_to_report(&self, entry: &Entry, applies: bool) -> Option<&'a ListChange> {
+        match self.list_changes {
+            ListChanges::Each(change) if entry.rule.name() == TOOLS_CHANGED => {
+                change.filter(|_| applies && !self.suppressed)
+            }
+            _ => None,
+        }
+    }
+
+    /// A change of lists has an alert of its own, whatever was reported before and when: the alert
+    /// of an earlier change ends with it.
+    fn begin_anew(&mut self, state: &mut AlertState, change: &ListChange) -> Decision {
+        if state.phase == AlertPhase::Firing {
+            self.apply(state, Decision::Resolve { tell: false });
+            if let Some(alert) = &mut state.alert {
+                alert.ended_because = Some("the lists changed again".to_owned());
+            }
+            self.record_alert(state);
+        }
+        state.reported_change = Some(change.at);
+        Decision::Open { tell: true }
     }
 
     fn act(&mut self, entry: &mut Entry, state: &mut AlertState, decision: Decision, level: Level) {
@@ -388,13 +443,19 @@ impl Round<'_> {
     }
 
     fn new_alert(&mut self, entry: &mut Entry, key: &AlertKey, level: Level) -> Alert {
+        let change = self.change_to_report(entry, true);
+        let message = match change {
+            Some(change) => format!("{} ({})", self.message(entry), change.describe_change()),
+            None => self.message(entry),
+        };
         Alert {
             schema: ALERT_SCHEMA.to_owned(),
-            id: alert_id(key, self.context.now),
+            // The same change has the same id and key if it is reported again after a crash.
+            id: alert_id(key, change.map_or(self.context.now, |change| change.at)),
             rule_name: key.rule.clone(),
             subject: key.subject.clone(),
             level,
-            message: self.message(entry),
+            message,
             timestamp: self.context.now,
             resolved_at: None,
             metrics: snapshot(self.context.input),

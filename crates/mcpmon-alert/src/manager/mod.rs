@@ -39,7 +39,7 @@ mod quiet_tests;
 mod tests;
 
 pub use check::{CheckOutcome, DeliveryReport};
-pub use evaluate::{Evaluated, ServiceView};
+pub use evaluate::{Evaluated, ListChanges, ServiceView};
 
 /// Why alerts end whose service, or what they are about, is gone.
 const NOT_MONITORED: &str = "no longer monitored";

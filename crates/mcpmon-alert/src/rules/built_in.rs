@@ -27,6 +27,8 @@ const DISK_CRITICAL: f64 = 95.0;
 
 /// The rule the manager asks first: while it fires, [`SERVICE_DOWN`] says nothing.
 pub const FLAPPING: &str = "flapping";
+/// The rule that a service lists other tools, prompts, resources or instructions than before.
+pub const TOOLS_CHANGED: &str = "tools_changed";
 /// The rule that says nothing while its service flaps.
 pub const SERVICE_DOWN: &str = "service_down";
 /// Says that repairs of a service were tried too often.
@@ -64,7 +66,7 @@ pub(super) const NAMES: [&str; 19] = [
     "auth_required",
     "high_error_rate",
     "slow_response",
-    "tools_changed",
+    TOOLS_CHANGED,
     "not_monitored",
     REMEDIATION_GAVE_UP,
     "response_time_anomaly",
@@ -107,7 +109,7 @@ fn of_services() -> Vec<BuiltIn> {
         anomaly.guard = Some(nothing_usual);
     }
     let mut changed = rule(
-        "tools_changed",
+        TOOLS_CHANGED,
         Level::Info,
         r#""tools_changed" in findings"#,
         "{{ service_name }}: its tools, prompts, resources or instructions are not those it listed before; `mcpmon tools {{ service_name }}` shows them",

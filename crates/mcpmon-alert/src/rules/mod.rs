@@ -9,7 +9,7 @@ mod set;
 
 pub use built_in::{
     DELIVERY_FAILING, DEPENDENCY_DOWN, FLAPPING, MONITOR_OFFLINE, REMEDIATION_GAVE_UP,
-    SERVICE_DOWN, STORAGE_FAILING,
+    SERVICE_DOWN, STORAGE_FAILING, TOOLS_CHANGED,
 };
 pub use closure::AlertRule;
 pub use condition_rule::ConditionRule;

@@ -52,6 +52,7 @@ async fn fill(path: &Path) {
     let store = SqliteStore::open(path, OpenOptions::default()).unwrap();
     let (good, bad) = (service("good", Status::Running), service("bad", Status::Stopped));
     let batch = Batch {
+        list_changes: Vec::new(),
         checks: vec![
             samples::check("good", at(1)),
             samples::failed_check("bad", at(2), FailureCode::ConnectionRefused),

@@ -189,6 +189,41 @@ pub struct ListRecord {
     pub lists: Lists,
 }
 
+/// One change of a service's lists: stored in the batch of the lists it leads to, and reported
+/// once. The service and the moment name it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListChange {
+    /// The service.
+    pub service: ServiceName,
+    /// When the new lists were read; later than the service's change before.
+    pub at: Timestamp,
+    /// Hash of the canonical form of the lists before.
+    pub hash_before: String,
+    /// Hash of the canonical form of the new lists.
+    pub hash: String,
+    /// Tools before.
+    pub tools_before: u32,
+    /// Tools now.
+    pub tools: u32,
+    /// The lists go back and forth, and these were there within the last hour: the change is
+    /// stored and not reported by itself.
+    #[serde(default)]
+    pub is_return: bool,
+}
+
+impl ListChange {
+    /// What changed, for people.
+    pub fn describe_change(&self) -> String {
+        let tools = if self.tools == 1 { "tool" } else { "tools" };
+        match (self.tools_before, self.tools) {
+            (before, now) if before == now => {
+                format!("the lists are others than those stored before: {now} {tools}, as before")
+            }
+            (before, now) => format!("the lists are others: {now} {tools}, before {before}"),
+        }
+    }
+}
+
 /// One sample of the machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostRecord {
@@ -209,6 +244,8 @@ pub struct Batch {
     pub facts: Vec<ServiceFacts>,
     /// Lists that changed.
     pub lists: Vec<ListRecord>,
+    /// The changes that led to them.
+    pub list_changes: Vec<ListChange>,
     /// Samples of the machine.
     pub host: Vec<HostRecord>,
 }
@@ -220,6 +257,7 @@ impl Batch {
             && self.changes.is_empty()
             && self.facts.is_empty()
             && self.lists.is_empty()
+            && self.list_changes.is_empty()
             && self.host.is_empty()
     }
 }

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::history::{self, History, HistoryQuery, Summary};
 use super::{
-    Batch, CheckRecord, HostRecord, HoursQuery, ListRecord, Page, PrunePlan, Pruned, RecordQuery,
-    Room, ServiceHours, StoreError, StoredService,
+    Batch, CheckRecord, HostRecord, HoursQuery, ListChange, ListRecord, Page, PrunePlan, Pruned,
+    RecordQuery, Room, ServiceHours, StoreError, StoredService,
 };
 use crate::service::ServiceName;
 use crate::state::StatusChange;
@@ -73,6 +73,17 @@ pub trait SampleStore: Send + Sync {
     ///
     /// When the store cannot be read.
     async fn lists(&self, service: &ServiceName) -> Result<Option<ListRecord>, StoreError>;
+
+    /// Changes of lists, oldest first. A store that answers nothing forgets, at a restart, changes
+    /// that were not reported yet.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    async fn list_changes(&self, query: &RecordQuery) -> Result<Page<ListChange>, StoreError> {
+        let _ = query;
+        Ok(Page { items: Vec::new(), next: None })
+    }
 
     /// A service's past in steps: counts, latencies, time in each status. A service nobody has
     /// seen was `unknown` all the time.

@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use mcpmon_core::Timestamp;
 use mcpmon_core::state::StatusChange;
-use mcpmon_core::store::{CheckRecord, Cursor, HostRecord, Page, RecordQuery};
+use mcpmon_core::store::{CheckRecord, Cursor, HostRecord, ListChange, Page, RecordQuery};
 
 /// Where a record stands: its time, and what tells records of one time apart.
 pub(super) type Place = (Timestamp, i64);
@@ -23,6 +23,12 @@ impl Timed for CheckRecord {
 }
 
 impl Timed for StatusChange {
+    fn at(&self) -> Timestamp {
+        self.at
+    }
+}
+
+impl Timed for ListChange {
     fn at(&self) -> Timestamp {
         self.at
     }

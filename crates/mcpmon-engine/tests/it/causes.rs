@@ -174,3 +174,48 @@ async fn a_passive_service_is_paused_and_never_asked() {
     assert_eq!((factory.script("a").asked().len(), factory.script("a").probes()), (0, 0));
     monitor.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_change_of_lists_is_an_alert_of_its_own_and_hides_no_later_one() {
+    let factory = ScriptedFactory::new();
+    factory.script("a").then([samples::listed(&["x"])]);
+    let store = std::sync::Arc::new(mcpmon_engine::MemoryStore::new());
+    let ops = mcpmon_testkit::RecordingHandler::new("ops");
+    let monitor = monitor(&factory)
+        .store(store.clone())
+        .handler(ops.clone())
+        .service(spec("a"))
+        .start()
+        .await
+        .unwrap();
+    seconds(15).await;
+    for tools in [&["x", "y"][..], &["x", "y", "z"]] {
+        factory.script("a").then([samples::listed(tools)]);
+        factory.script("a").wake();
+        seconds(6).await;
+    }
+    seconds(600).await;
+    use mcpmon_core::store::IncidentLog as _;
+    let query = mcpmon_core::store::RecordQuery::all();
+    let changes = store.list_changes(&query).await.unwrap().items;
+    let tools: Vec<_> = changes.iter().map(|change| (change.tools_before, change.tools)).collect();
+    assert_eq!(tools, [(1, 2), (2, 3)]);
+    let query = mcpmon_core::store::AlertQuery { limit: 100, ..Default::default() };
+    let alerts = store.alerts(&query).await.unwrap();
+    let alerts: Vec<_> = alerts
+        .iter()
+        .filter(|record| record.alert.rule_name == "tools_changed")
+        .map(|record| (record.alert.resolved_at.is_some(), record.alert.message.as_str()))
+        .collect();
+    assert_eq!(alerts.len(), 2, "{alerts:?}");
+    assert!(!alerts[0].0 && alerts[0].1.contains("3 tools, before 2"), "{alerts:?}");
+    assert!(alerts[1].0 && alerts[1].1.contains("2 tools, before 1"), "{alerts:?}");
+    let told: std::collections::BTreeSet<String> = ops
+        .delivered()
+        .iter()
+        .flat_map(|told| &told.alerts)
+        .map(|alert| alert.id.clone())
+        .collect();
+    assert_eq!(told.len(), 2);
+    monitor.stop().await;
+}

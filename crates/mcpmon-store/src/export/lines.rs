@@ -11,7 +11,9 @@ use std::io::{self, Write};
 
 use mcpmon_core::alert::AlertState;
 use mcpmon_core::state::StatusChange;
-use mcpmon_core::store::{AlertRecord, CheckRecord, ListRecord, RecordQuery, ServiceFacts};
+use mcpmon_core::store::{
+    AlertRecord, CheckRecord, ListChange, ListRecord, RecordQuery, ServiceFacts,
+};
 use mcpmon_core::text::for_json;
 use mcpmon_core::{ServiceName, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,7 @@ enum Line<'a> {
     Service(&'a ServiceFacts),
     List(&'a ListRecord),
     Change(&'a StatusChange),
+    ListChange(&'a ListChange),
     Snapshot(&'a ExportRecord),
     Alert(&'a AlertRecord),
     AlertState(&'a AlertState),
@@ -40,6 +43,7 @@ pub(crate) enum ReadLine {
     Service(Box<ServiceFacts>),
     List(Box<ListRecord>),
     Change(Box<StatusChange>),
+    ListChange(Box<ListChange>),
     /// The metrics beside the check are counted anew from checks and changes.
     Snapshot(Box<CheckRecord>),
     Alert(Box<AlertRecord>),
@@ -56,6 +60,7 @@ impl ReadLine {
             Service,
             List,
             Change,
+            ListChange,
             Snapshot,
             Alert,
             AlertState,
@@ -82,6 +87,7 @@ impl ReadLine {
             Kind::Service => Self::Service(serde_json::from_slice(text)?),
             Kind::List => Self::List(serde_json::from_slice(text)?),
             Kind::Change => Self::Change(serde_json::from_slice(text)?),
+            Kind::ListChange => Self::ListChange(serde_json::from_slice(text)?),
             Kind::Snapshot => Self::Snapshot(serde_json::from_slice::<Snapshot>(text)?.check),
             Kind::Alert => Self::Alert(subjects::read_alert(text)?),
             Kind::AlertState => Self::AlertState(subjects::read_state(text)?),
@@ -102,6 +108,7 @@ pub(super) async fn write(
     put(out, &Line::Export { schema: EXPORT_SCHEMA, export_time: now })?;
     write_services(exporter, query, out).await?;
     each_change(exporter, query, |change| put(out, &Line::Change(change))).await?;
+    each_list_change(exporter, query, |change| put(out, &Line::ListChange(change))).await?;
     exporter.each_record(query, |record| Ok(put(out, &Line::Snapshot(record))?)).await?;
     exporter.each_alert(query, |alert| Ok(put(out, &Line::Alert(alert))?)).await?;
     for state in exporter.incidents.states().await? {
@@ -172,6 +179,28 @@ async fn write_services(
             put(out, &Line::List(&lists))?;
         }
     }
+    Ok(())
+}
+
+/// Gives the changes of lists in a range, in order of time and service.
+async fn each_list_change(
+    exporter: &Exporter<'_>,
+    query: &ExportQuery,
+    mut give: impl FnMut(&ListChange) -> io::Result<()>,
+) -> Result<(), ExportError> {
+    let mut changes = Vec::new();
+    let mut page = records(query);
+    loop {
+        let found = exporter.samples.list_changes(&page).await?;
+        changes.extend(found.items);
+        match found.next {
+            Some(next) => page.after = Some(next),
+            None => break,
+        }
+    }
+    // Stores order what happened at one moment as it was appended; an export is the same from any.
+    changes.sort_by(|a, b| (a.at, &a.service).cmp(&(b.at, &b.service)));
+    changes.iter().try_for_each(&mut give)?;
     Ok(())
 }
 

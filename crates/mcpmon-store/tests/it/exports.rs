@@ -61,6 +61,7 @@ async fn history(directory: &TempDir) -> SqliteStore {
     checks[6].process = Some(process_metrics());
     checks.insert(5, check("zeit-ü", at(131)));
     let batch = Batch {
+        list_changes: Vec::new(),
         checks,
         changes: vec![
             change("files", 0, Status::Unknown, Status::Running),

@@ -59,6 +59,8 @@ async fn holds_every_record(store: &SqliteStore) {
     assert_eq!(store.changes(&RecordQuery::all()).await.unwrap().items, records::changes());
     assert_eq!(store.services().await.unwrap(), services());
     assert_eq!(store.lists(&"files".into()).await.unwrap(), Some(records::list()));
+    let changes = store.list_changes(&RecordQuery::all()).await.unwrap();
+    assert_eq!(changes.items, [records::list_change()]);
     assert_eq!(store.host(&RecordQuery::all()).await.unwrap().items, [records::host()]);
 
     assert_eq!(store.states().await.unwrap(), [records::alert_state()]);

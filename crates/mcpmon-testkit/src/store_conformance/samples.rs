@@ -7,8 +7,8 @@ use mcpmon_core::observation::{Conversation, ServerIdentity};
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::status::Status;
 use mcpmon_core::store::{
-    Batch, CheckRecord, HostRecord, ListRecord, Page, PrunePlan, RecordQuery, SampleStore,
-    ServiceFacts, StoreError, StoredService,
+    Batch, CheckRecord, HostRecord, ListChange, ListRecord, Page, PrunePlan, RecordQuery,
+    SampleStore, ServiceFacts, StoreError, StoredService,
 };
 use mcpmon_core::time::Timestamp;
 
@@ -26,6 +26,7 @@ pub(super) struct Everything {
     services: Vec<StoredService>,
     host: Vec<HostRecord>,
     lists: Option<ListRecord>,
+    list_changes: Vec<ListChange>,
 }
 
 pub(super) async fn read(store: &impl SampleStore) -> Everything {
@@ -36,6 +37,7 @@ pub(super) async fn read(store: &impl SampleStore) -> Everything {
         services: store.services().await.expect("services are read"),
         host: every(&all, async |query| store.host(query).await).await,
         lists: store.lists(&"files".into()).await.expect("lists are read"),
+        list_changes: every(&all, async |query| store.list_changes(query).await).await,
     }
 }
 
@@ -117,6 +119,7 @@ fn a_bit_of_everything() -> Batch {
         ..check("files", at(1_000))
     };
     Batch {
+        list_changes: vec![list_change("files", 1_000)],
         checks: vec![started, failed_check("github", at(1_500), FailureCode::Unauthorized)],
         changes: vec![
             change("files", at(1_000), Status::Unknown, Status::Running),
@@ -299,6 +302,33 @@ pub(super) async fn lists_keep_the_moment_they_were_first_seen(store: &impl Samp
     assert_eq!(read().await, Some(other));
     let nobody = store.lists(&"nobody".into()).await.expect("lists are read");
     assert_eq!(nobody, None);
+}
+
+fn list_change(service: &str, moment: u64) -> ListChange {
+    ListChange {
+        service: service.into(),
+        at: at(moment),
+        hash_before: "c2:a".to_owned(),
+        hash: "c2:b".to_owned(),
+        tools_before: 1,
+        tools: 2,
+        is_return: false,
+    }
+}
+
+pub(super) async fn every_change_of_lists_is_kept_once(store: &impl SampleStore) {
+    let changes =
+        [list_change("files", 1_000), list_change("github", 1_000), list_change("files", 2_000)];
+    let batch = Batch { list_changes: changes.to_vec(), ..Batch::default() };
+    append(store, batch.clone()).await;
+    store.put_back(&batch).await.expect("the past is taken");
+    let found = every(&RecordQuery::all(), async |query| store.list_changes(query).await).await;
+    assert_eq!(found, changes);
+    let query = RecordQuery::of("files".into()).since(at(1_500));
+    let found = every(&query, async |query| store.list_changes(query).await).await;
+    assert_eq!(found, [changes[2].clone()]);
+    let nobody = RecordQuery::of("nobody".into());
+    assert!(every(&nobody, async |query| store.list_changes(query).await).await.is_empty());
 }
 
 pub(super) async fn the_machine_is_remembered(store: &impl SampleStore) {
