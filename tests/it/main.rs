@@ -32,6 +32,7 @@ mod hostile;
 mod kills;
 mod list_changes;
 mod mute;
+mod one_history;
 mod power;
 mod ps;
 mod reading;

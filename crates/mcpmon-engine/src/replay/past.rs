@@ -57,6 +57,31 @@ fn after(at: Timestamp) -> Timestamp {
     at.saturating_add(Duration::from_millis(1))
 }
 
+/// A span in which nobody watched.
+#[derive(Debug, Clone, Copy)]
+struct Absence {
+    from: Timestamp,
+    noticed_at: Timestamp,
+    /// The part of it in which the machine slept, and its monotonic clock stood still.
+    slept_ms: u64,
+}
+
+impl Absence {
+    fn is_within(&self, known_at: Timestamp) -> bool {
+        after(self.from) < known_at && known_at <= self.noticed_at
+    }
+
+    /// When something was known that seems to have been known within the span: never before the
+    /// monitor noticed, and a check that went on over a sleep took as much longer.
+    fn put_off(&self, began: Timestamp, known_at: Timestamp) -> Timestamp {
+        if !self.is_within(known_at) {
+            return known_at;
+        }
+        let slept = Duration::from_millis(if began <= self.from { self.slept_ms } else { 0 });
+        known_at.saturating_add(slept).max(after(self.noticed_at))
+    }
+}
+
 /// What waits until it became known.
 struct Waiting {
     known_at: Timestamp,
@@ -97,7 +122,7 @@ pub(super) struct Past<'a> {
     host: Stream<'a, HostRecord>,
     waiting: BinaryHeap<Reverse<Waiting>>,
     /// The span of the last sleep that was read.
-    absent: Option<(Timestamp, Timestamp)>,
+    absent: Option<Absence>,
     order: u64,
     /// Each service's last check: when it began, and when it was known.
     last: HashMap<ServiceName, (Timestamp, Timestamp)>,
@@ -143,7 +168,8 @@ impl<'a> Past<'a> {
     ) -> Result<Option<(Timestamp, Timestamp)>, StoreError> {
         self.settle(moment).await?;
         let is_within = |(from, until): &(Timestamp, Timestamp)| *from < moment && moment < *until;
-        let slept = self.absent.filter(is_within);
+        let slept = self.absent.map(|absence| (absence.from, absence.noticed_at));
+        let slept = slept.filter(is_within);
         let is_away = || {
             let Reverse(first) = self.waiting.peek()?;
             let Happening::Change(change) = &first.happening else { return None };
@@ -159,28 +185,37 @@ impl<'a> Past<'a> {
         change.origin.is_gap().then_some(change.at)
     }
 
-    /// A check that seems to have ended while the machine slept went on when the machine woke up:
-    /// the clock that measured it stood still meanwhile.
+    /// Whatever came in while nobody watched was taken in once the monitor noticed.
     fn note_absence(&mut self, change: &StatusChange) {
         let ChangeOrigin::Absent { noticed_at, slept_ms } = change.origin else { return };
-        self.absent = Some((change.at, noticed_at));
-        let slept = Duration::from_millis(slept_ms);
-        let is_within = |at: Timestamp| after(change.at) < at && at <= noticed_at;
-        if !self.waiting.iter().any(|Reverse(waiting)| is_within(waiting.known_at)) {
+        let absence = Absence { from: change.at, noticed_at, slept_ms };
+        self.absent = Some(absence);
+        if self.waiting.iter().all(|Reverse(waiting)| !absence.is_within(waiting.known_at)) {
             return;
         }
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(|Reverse(mut waiting)| {
-            if is_within(waiting.known_at) && !matches!(waiting.happening, Happening::Change(_)) {
-                waiting.known_at = waiting.known_at.saturating_add(slept);
-                if let Happening::Check(check) = &waiting.happening
-                    && let Some((_, known_at)) = self.last.get_mut(&check.service)
-                {
-                    *known_at = waiting.known_at;
+            let known_at = &mut waiting.known_at;
+            match &waiting.happening {
+                Happening::Check(check) => {
+                    *known_at = absence.put_off(check.at, *known_at);
+                    if let Some(last) = self.last.get_mut(&check.service)
+                        && last.0 == check.at
+                    {
+                        last.1 = *known_at;
+                    }
                 }
+                Happening::Host(sample) => *known_at = absence.put_off(sample.at, *known_at),
+                Happening::Change(_) => {}
             }
             Reverse(waiting)
         });
         self.waiting = waiting.collect();
+    }
+
+    /// When something that began and ended then was known, given what was read of absences.
+    fn known_at(&self, began: Timestamp, ended: Timestamp) -> Timestamp {
+        let known_at = after(ended);
+        self.absent.map_or(known_at, |absence| absence.put_off(began, known_at))
     }
 
     /// Reads on until what waits first cannot be overtaken by what was not read, and to `moment`.
@@ -199,7 +234,7 @@ impl<'a> Past<'a> {
             // A check comes before the change it made.
             if check == Some(next) {
                 let Some(check) = self.checks.page.pop_front() else { return Ok(()) };
-                let known_at = after(next.saturating_add(check.total));
+                let known_at = self.known_at(next, next.saturating_add(check.total));
                 match self.last.get_mut(&check.service) {
                     Some(last) => *last = (next, known_at),
                     None => drop(self.last.insert(check.service.clone(), (next, known_at))),
@@ -211,13 +246,16 @@ impl<'a> Past<'a> {
                 let made_by = made_by.filter(|(began, known)| (began..=known).contains(&&next));
                 let known_at = match made_by {
                     Some((_, known_at)) if change.origin.is_check() => *known_at,
+                    // Made by a heartbeat that is not stored.
+                    None if change.origin.is_check() => self.known_at(next, next),
                     _ => change.origin.noticed_at().unwrap_or(next),
                 };
                 self.note_absence(&change);
                 self.wait(known_at, Happening::Change(change));
             } else {
                 let Some(sample) = self.host.page.pop_front() else { return Ok(()) };
-                self.wait(after(next), Happening::Host(sample));
+                let known_at = self.known_at(next, next);
+                self.wait(known_at, Happening::Host(sample));
             }
         }
     }
