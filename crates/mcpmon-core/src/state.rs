@@ -311,6 +311,9 @@ impl ServiceState {
     /// The monitor did not watch from `at` on, for the reason in `origin`: the status is `unknown`
     /// until the next check. A service that was available has to fail as often as ever before it
     /// counts as down; one that was down stays down if it fails once more.
+    ///
+    /// A span in which nobody watched is a change although the status was `unknown` before: who
+    /// reads the history has to know of it.
     pub fn interrupt(
         &mut self,
         service: &ServiceName,
@@ -319,6 +322,13 @@ impl ServiceState {
         origin: ChangeOrigin,
     ) -> Option<StatusChange> {
         self.discount_failures();
+        let is_another_absence = matches!(origin, ChangeOrigin::Absent { .. })
+            && self.status == Status::Unknown
+            && self.failure == cause;
+        if is_another_absence {
+            let at = at.max(self.changed_at);
+            return Some(StatusChange { origin, ..self.change(service, self.status, at) });
+        }
         self.set(service, Status::Unknown, cause, at, origin)
     }
 
@@ -665,7 +675,11 @@ mod tests {
             (change.from, change.status, change.at),
             (Status::Running, Status::Unknown, at(3))
         );
-        assert_eq!(state.interrupt(&service, None, at(4), GAP), None);
+        let again = state.interrupt(&service, None, at(4), GAP).unwrap();
+        assert_eq!(
+            (again.from, again.status, again.at, again.since, again.origin),
+            (Status::Unknown, Status::Unknown, at(4), at(3), GAP)
+        );
         state.observe(&service, Question::Health, &observation('x'), &limits, at(5));
         assert_eq!((state.status, state.failures_in_a_row()), (Status::Stopped, 1));
         for millis in [6, 7] {

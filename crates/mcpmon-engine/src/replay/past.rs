@@ -77,8 +77,17 @@ impl Absence {
         if !self.is_within(known_at) {
             return known_at;
         }
-        let slept = Duration::from_millis(if began <= self.from { self.slept_ms } else { 0 });
-        known_at.saturating_add(slept).max(after(self.noticed_at))
+        let slept = if self.is_before_sleep(began) { self.slept_ms } else { 0 };
+        known_at.saturating_add(Duration::from_millis(slept)).max(after(self.noticed_at))
+    }
+
+    /// Whether something that began then began before the machine slept. The span begins with the
+    /// monitor's last look, so the machine may have been awake for the part of it that it did not
+    /// sleep.
+    fn is_before_sleep(&self, began: Timestamp) -> bool {
+        let span = self.noticed_at.since(self.from);
+        let awake = span.saturating_sub(Duration::from_millis(self.slept_ms));
+        began <= self.from.saturating_add(awake)
     }
 }
 
