@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use mcpmon_mcp::server::{Server, Tool, ToolOutput};
-use mcpmon_testkit::FixtureServer;
+use mcpmon_mcp::jsonrpc::RpcError;
+use mcpmon_mcp::server::{Behaviour, Fault, Resource, ResourceTemplate, Server, Tool, ToolOutput};
+use mcpmon_testkit::{FixtureServer, Stream};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -41,7 +42,11 @@ struct Watched {
 
 impl Watched {
     async fn new() -> Self {
-        let server = FixtureServer::serving(Server::new(FixtureServer::spec())).await;
+        Self::serving(Server::new(FixtureServer::spec())).await
+    }
+
+    async fn serving(server: Server) -> Self {
+        let server = FixtureServer::serving(server).await;
         let home = Home::new();
         let notes = home.work().join("notes");
         let notes = notes.display();
@@ -113,6 +118,57 @@ async fn rounds_that_end_at_once_lose_no_change() {
     }
 }
 
+/// Whether a server answers a request with this method.
+#[derive(Debug, Clone, Copy)]
+enum Answers {
+    Well,
+    Refuses(&'static str),
+    Ignores(&'static str),
+}
+
+#[tokio::test]
+async fn a_list_that_is_missing_for_a_moment_is_no_change_and_hides_none() {
+    let resource = Resource { uri: "a:b".into(), name: "r".into(), text: "R.".into() };
+    let template = ResourceTemplate { uri_template: "a:{b}".into(), name: "t".into() };
+    let spec = FixtureServer::spec().resource(resource).resource_template(template);
+    let watched = Watched::serving(Server::new(spec)).await;
+    let [first, _, reworded, _] = lists();
+    let (resources, templates) = ("resources/list", "resources/templates/list");
+    for (round, (tool, answers, changes)) in [
+        (&first, Answers::Well, 0),
+        (&first, Answers::Refuses(resources), 0),
+        (&first, Answers::Ignores(templates), 0),
+        (&first, Answers::Refuses(templates), 0),
+        (&first, Answers::Well, 0),
+        (&reworded, Answers::Refuses(resources), 1),
+        (&reworded, Answers::Ignores(templates), 1),
+        (&reworded, Answers::Well, 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        watched.list(tool.clone());
+        let (fault, method) = match answers {
+            Answers::Well => (None, ""),
+            Answers::Refuses(method) => (Some(Fault::Rpc(RpcError::new(-32_603, "busy"))), method),
+            Answers::Ignores(method) => (Some(Fault::Hang), method),
+        };
+        let behaviour = fault.map_or_else(Behaviour::well, |fault| {
+            Behaviour::failing_when(fault, move |asked| asked.method == method)
+        });
+        watched.server.server().behave(behaviour);
+        watched.home.run(&["up", "--once", "--yes"]).await.expect(0);
+        assert_eq!(watched.stored().await.len(), changes, "after round {round}: {answers:?}");
+        assert_eq!(watched.notified().len(), changes, "after round {round}: {answers:?}");
+        let ran = watched.home.run(&["tools", "a", "--output", "json"]).await;
+        let tools: Value = serde_json::from_str(&ran.out).unwrap();
+        let service = &tools["services"][0];
+        let counts =
+            ["resources", "resource_templates"].map(|list| service[list].as_array().map(Vec::len));
+        assert_eq!(counts, [Some(1), Some(1)], "after round {round}: {answers:?}");
+    }
+}
+
 #[tokio::test]
 async fn runs_that_are_ended_or_killed_lose_no_change_and_repeat_none_under_another_key() {
     for end in [Signal::TERM, Signal::KILL] {
@@ -141,5 +197,59 @@ async fn runs_that_are_ended_or_killed_lose_no_change_and_repeat_none_under_anot
             assert_eq!(distinct(&notified), changes, "{end:?} after step {step}: {notified:?}");
             assert!(notified.len() <= changes + step, "{end:?}: {notified:?}");
         }
+    }
+}
+
+/// Where the monitor dies on the way from a change of lists to its message, and whether the message
+/// comes once more.
+const POINTS: [(&str, usize); 7] = [
+    ("before_store", 1),
+    ("after_store", 1),
+    ("before_commit", 1),
+    ("after_commit", 1),
+    ("before_send", 1),
+    ("after_send", 2),
+    ("after_settle", 1),
+];
+
+#[tokio::test]
+async fn a_monitor_killed_between_any_two_steps_reports_each_change_under_one_key() {
+    let watched = Watched::new().await;
+    let watched = Watched {
+        home: {
+            let armed = watched.home.path().join("failpoint").display().to_string();
+            watched.home.with_env("MCPMON_FAILPOINT_FILE", armed)
+        },
+        ..watched
+    };
+    let tool = |text: &str| Tool::new("t", text, |_| Ok(ToolOutput::text("done")));
+    watched.list(tool("first"));
+    watched.home.run(&["up", "--once", "--yes"]).await.expect(0);
+    let mut before: Vec<String> = Vec::new();
+    for (step, (point, times)) in POINTS.into_iter().enumerate() {
+        watched.home.write("failpoint", point);
+        watched.list(tool(point));
+        let mut up = watched.home.start(&["up", "--yes"]);
+        let status = up
+            .wait_at_most(PATIENCE)
+            .await
+            .unwrap_or_else(|_| panic!("{point} was not passed: {}", up.written(Stream::Err)));
+        assert!(status.code().is_none(), "{point}: {status:?}");
+        watched.home.write("failpoint", "");
+
+        let mut up = watched.home.start(&["up", "--yes"]);
+        let expected = before.len() + times;
+        until("the change to be reported", PATIENCE, async || {
+            (watched.notified().len() >= expected).then_some(())
+        })
+        .await;
+        up.signal(Signal::TERM).unwrap();
+        up.wait().await.unwrap();
+        let notified = watched.notified();
+        let new = &notified[before.len()..];
+        assert_eq!((new.len(), distinct(new)), (times, 1), "{point}: {new:?}");
+        assert!(!before.contains(&new[0]), "{point}: a change has a key of its own");
+        assert_eq!(watched.stored().await.len(), step + 1, "{point}");
+        before = notified;
     }
 }

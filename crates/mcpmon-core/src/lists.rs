@@ -8,6 +8,7 @@
 //! [ADR 0067](https://github.com/mcpmon/mcpmon/blob/main/docs/adr/0067-the-canonical-form-of-lists.md)
 //! gives the reasons for the form.
 
+mod baseline;
 mod canonical;
 mod diff;
 mod hash;
@@ -16,8 +17,9 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
+pub use self::baseline::{Baseline, Comparison};
 pub use self::diff::{KindDiff, ListDiff, diff};
-pub use self::hash::{Baseline, HashForm, ItemDigest, ListHasher, rehash};
+pub use self::hash::{CanonicalDigest, HashForm, ListHasher, ListParts};
 use crate::observation::{ListedItem, Lists};
 
 /// One of the lists a service may have.

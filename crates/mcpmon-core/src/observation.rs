@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::failure::{Failure, Finding};
+use crate::lists::ListParts;
 use crate::metrics::ProcessMetrics;
 use crate::status::{Era, Status};
 
@@ -134,7 +135,7 @@ impl PartialEq for Definition {
     }
 }
 
-/// All lists of a service, read to the end.
+/// The lists of a service. Each is whole, or empty because it was not given ([`Self::covers_list`]).
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Lists {
     /// Its tools, in the server's order.
@@ -152,6 +153,10 @@ pub struct Lists {
     /// `c2:` and SHA-256 over the canonical form of all of it ([`crate::lists`]), in hexadecimal:
     /// equal lists have equal hashes whatever order or spacing they came in.
     pub hash: String,
+    /// What each part comes to. `None` if whoever read them made no such digests: then every list
+    /// was read to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<ListParts>,
 }
 
 /// Whether the service was found well.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use mcpmon_core::lists::Baseline;
+use mcpmon_core::lists::{Baseline, Comparison};
 use mcpmon_core::observation::Lists;
 use mcpmon_core::store::ListChange;
 use mcpmon_core::{Finding, FindingCode, ServiceName, Timestamp};
@@ -53,10 +53,10 @@ struct Change {
 
 impl Drift {
     /// Takes up the lists stored last, and the finding of an earlier change. Lists that were stored
-    /// under an older canonical form are brought into the current one; where that cannot be done,
-    /// the next lists count as the first, since a new form is no change of the service.
+    /// under an older canonical form are brought into the current one; a list of which that cannot
+    /// be done counts as never read, since a new form is no change of the service.
     pub(crate) fn restore(&mut self, lists: &Lists, findings: &[Finding]) {
-        self.baseline = Baseline::new(lists);
+        self.baseline = Some(Baseline::new(lists));
         self.tools = lists.tools.len();
         let told = findings.iter().find(|finding| finding.code == FindingCode::ToolsChanged);
         let at = told.and_then(|told| told.evidence.get("changed_at")?.as_str()?.parse().ok());
@@ -87,19 +87,17 @@ impl Drift {
     ) -> ListNews {
         let is_unsaid = std::mem::take(&mut self.is_unsaid);
         let had = std::mem::replace(&mut self.tools, lists.tools.len());
-        let before = match self.baseline.take() {
-            Some(before) if before.matches(lists) => {
-                // What an older form did not cover is stored now, and is not known to have changed.
-                let is_stored = is_unsaid || !before.is_whole();
-                self.baseline = Baseline::new(lists);
-                return ListNews { is_stored, change: None };
-            }
-            before => before,
-        };
-        self.baseline = Baseline::new(lists);
-        let Some(hash_before) = before.map(|before| before.hash().to_owned()) else {
+        let Some(baseline) = &mut self.baseline else {
+            self.baseline = Some(Baseline::new(lists));
             return ListNews { is_stored: true, change: None };
         };
+        let hash_before = baseline.hash();
+        match baseline.advance_to(lists) {
+            Comparison::Same => return ListNews { is_stored: is_unsaid, change: None },
+            Comparison::Completed => return ListNews { is_stored: true, change: None },
+            Comparison::Changed => {}
+        }
+        let hash = baseline.hash();
         // The moment names the change, so it rises although the clock may step back.
         let next = |last: Timestamp| last.saturating_add(Duration::from_millis(1));
         let at = self.last_change.map_or(at, |last| at.max(next(last)));
@@ -109,7 +107,7 @@ impl Drift {
             service: service.clone(),
             at,
             hash_before,
-            hash: lists.hash.clone(),
+            hash,
             tools_before: count(had),
             tools: count(self.tools),
             is_return: false,
@@ -172,7 +170,7 @@ impl Drift {
         let returns = self.returns();
         if self.goes_back_and_forth(now) {
             let text = format!("the lists came back {returns} times to what they were before");
-            let hash = self.baseline.as_ref().map(|baseline| baseline.hash().to_owned());
+            let hash = self.baseline.as_ref().map(Baseline::hash);
             let finding = Finding::new(FindingCode::ToolsUnstable, text);
             return Some(finding.with("returns", returns).with("hash", hash));
         }
@@ -282,13 +280,13 @@ mod tests {
             let definition = definition.into();
             lists.tools.push(ListedItem { name: name.to_owned(), definition, digest: None });
         }
-        lists.hash = hasher.finish();
+        lists.set_parts(hasher.finish());
         lists
     }
 
     /// Whether lists are stored, and the finding, when they follow lists of the first form.
     fn after_first_form(stored: &Lists, read: &Lists) -> (bool, Option<Finding>) {
-        let stored = Lists { hash: "ab".repeat(32), ..stored.clone() };
+        let stored = Lists { hash: "ab".repeat(32), parts: None, ..stored.clone() };
         let mut drift = Drift::default();
         drift.restore(&stored, &[]);
         let is_stored = drift.compare_lists(&"s".into(), read, Timestamp::from_millis(0)).is_stored;
@@ -316,7 +314,8 @@ mod tests {
         let mut hasher = ListHasher::new();
         hasher.add(ListKind::Tools, "t", &tool(["b", "a"]));
         hasher.set_instructions(Some("Hello."));
-        (same.instructions, same.hash) = (Some("Hello.".to_owned()), hasher.finish());
+        same.instructions = Some("Hello.".to_owned());
+        same.set_parts(hasher.finish());
         assert_eq!(after_first_form(&stored, &same), (true, None));
     }
 

@@ -9,6 +9,10 @@
 /// Where messages can be cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failpoint {
+    /// A change of lists was found, and is not stored.
+    BeforeStore,
+    /// A change of lists is stored, and not reported.
+    AfterStore,
     /// Decided, and not written down.
     BeforeCommit,
     /// Written down, and known to nobody.
@@ -25,6 +29,8 @@ impl Failpoint {
     #[cfg(debug_assertions)]
     fn name(self) -> &'static str {
         match self {
+            Self::BeforeStore => "before_store",
+            Self::AfterStore => "after_store",
             Self::BeforeCommit => "before_commit",
             Self::AfterCommit => "after_commit",
             Self::BeforeSend => "before_send",

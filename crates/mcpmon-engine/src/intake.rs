@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::buffer::Unsaid;
 use crate::facts;
+use crate::failpoint::Failpoint;
 use crate::needs;
 use crate::outbox::{ANSWER_WITHIN, Entry, unanswered};
 use crate::run::{Engine, LATE, Writing};
@@ -259,7 +260,14 @@ impl Engine {
         let batch = self.buffer.take();
         let store = Arc::clone(&self.shared.store);
         let task = tokio::spawn(async move {
+            let has_list_change = !batch.list_changes.is_empty();
+            if has_list_change {
+                Failpoint::BeforeStore.pass();
+            }
             let result = store.append(&batch).await;
+            if has_list_change {
+                Failpoint::AfterStore.pass();
+            }
             (batch, result)
         });
         self.writing = Some(Writing { task, since: Instant::now() });

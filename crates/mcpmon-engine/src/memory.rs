@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mcpmon_core::monitor::MonitorCommand;
+use mcpmon_core::observation::Lists;
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::history::{LATEST_DISCOUNT, Summarizer, edges, points, reach};
@@ -130,9 +131,15 @@ impl Inner {
         }
         for record in &batch.lists {
             let known = self.services.entry(record.service.clone()).or_default();
-            if known.lists.as_ref().is_none_or(|known| known.lists.hash != record.lists.hash) {
-                known.lists = Some(record.clone());
+            let mut record = record.clone();
+            let key = |lists: &Lists| (lists.hash.clone(), lists.parts);
+            if let Some(last) = &known.lists {
+                record.lists.complete_from(&last.lists);
+                if key(&last.lists) == key(&record.lists) {
+                    continue;
+                }
             }
+            known.lists = Some(record);
         }
         for sample in &batch.host {
             let tie = self.tie();

@@ -141,10 +141,10 @@ impl Assembly {
         Self { era, redactor, lists, hasher, notes: Notes::default() }
     }
 
-    /// Takes back what was read of a list that cannot be read to its end.
+    /// Takes back what was read of a list that cannot be read to its end: it is not known.
     fn forget(&mut self, kind: ListKind) {
         self.lists.items_mut(kind).clear();
-        self.hasher.forget(kind);
+        self.hasher.mark_unknown(kind);
     }
 
     /// Takes the items of one page, and gives the cursor of the next.
@@ -190,7 +190,7 @@ impl Assembly {
 
     fn finish(self) -> Reading {
         let Self { redactor, mut lists, mut notes, hasher, .. } = self;
-        lists.hash = hasher.finish();
+        lists.set_parts(hasher.finish());
         notes.duplicates(&lists.tools);
         let (ttl, tool_tokens) = (notes.ttl, notes.tokens);
         let too_large = cost::finding(tool_tokens, lists.tools.len());
@@ -404,7 +404,7 @@ impl Notes {
 
 #[cfg(test)]
 mod tests {
-    use mcpmon_core::lists::{HashForm, diff, rehash};
+    use mcpmon_core::lists::{ListParts, diff};
     use mcpmon_core::secret::Secret;
 
     use super::*;
@@ -490,10 +490,17 @@ mod tests {
         assert_eq!(kept.definition, other.tools[0].definition);
         assert_ne!(lists.hash, other.hash);
         for lists in [&lists, &other, &whole] {
-            assert_eq!(rehash(lists, HashForm::Second).as_ref(), Some(&lists.hash));
+            assert_as_kept(lists);
         }
         let changed = diff(&lists, &other).tools.changed;
         assert_eq!((changed, diff(&lists, &lists).is_empty()), (vec!["a".to_owned()], true));
+    }
+
+    /// What is kept of lists is enough to compare them with.
+    #[track_caller]
+    fn assert_as_kept(lists: &Lists) {
+        let kept = ListParts::of_lists(&Lists { parts: None, ..lists.clone() });
+        assert_eq!((Some(kept), kept.hash()), (lists.parts, lists.hash.clone()));
     }
 
     #[test]
@@ -503,11 +510,11 @@ mod tests {
         });
         let lists = read_with_secret("hunter22", &tool).lists;
         assert!(lists.tools[0].definition.as_str().contains("uses ***"));
-        assert_eq!(rehash(&lists, HashForm::Second), Some(lists.hash));
+        assert_as_kept(&lists);
         // Where only the name is kept, as the secret is in the structure.
         let lists = read_with_secret(r#""inputSchema":"#, &tool).lists;
         assert_eq!(lists.tools[0].definition.value()["inputSchema"], Value::Null);
-        assert_eq!(rehash(&lists, HashForm::Second), Some(lists.hash));
+        assert_as_kept(&lists);
     }
 
     #[test]
@@ -527,7 +534,7 @@ mod tests {
         assert_eq!(codes, [FindingCode::Nonconforming, FindingCode::SuspiciousText]);
         assert!(reading.findings[0].message.contains("`resources/templates/list`"));
         assert!(reading.findings[1].message.contains("resource template `file:///{path}`"));
-        assert_eq!(rehash(&reading.lists, HashForm::Second), Some(reading.lists.hash));
+        assert_as_kept(&reading.lists);
     }
 
     #[test]

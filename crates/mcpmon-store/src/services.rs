@@ -1,9 +1,12 @@
 //! Services and what is known of each: its number in this file, facts, condition, changes, lists;
 //! and the samples of the machine.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use mcpmon_core::lists::ListKind;
+use mcpmon_core::observation::Lists;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
     Batch, Cursor, HostRecord, ListChange, ListRecord, Page, RecordQuery, ServiceFacts,
@@ -241,22 +244,24 @@ fn append_change(
     Ok(())
 }
 
-/// Adds lists, unless they are what the service had already: then the moment they were first seen
-/// stays.
+/// Adds lists, with what they lack from those before, unless they are what the service had already:
+/// then the moment they were first seen stays.
 fn append_lists(
     transaction: &Transaction<'_>,
     service: i64,
     record: &ListRecord,
 ) -> rusqlite::Result<()> {
-    let sql = "SELECT hash FROM tool_list WHERE service = ?1 ORDER BY id DESC LIMIT 1";
-    let last: Option<String> =
-        transaction.prepare_cached(sql)?.query_row([service], |row| row.get(0)).optional()?;
-    if last.is_some_and(|hash| hash == record.lists.hash) {
-        return Ok(());
+    let mut lists = Cow::Borrowed(&record.lists);
+    if let Some((_, last)) = last_lists(transaction, service)? {
+        if ListKind::ALL.into_iter().any(|kind| !lists.covers_list(kind)) {
+            lists.to_mut().complete_from(&last);
+        }
+        if (&last.hash, last.parts) == (&lists.hash, lists.parts) {
+            return Ok(());
+        }
     }
     let sql = "INSERT INTO tool_list (service, at, hash, lists) VALUES (?1, ?2, ?3, ?4)";
-    let lists = to_json(&record.lists)?;
-    let values = params![service, record.at.as_millis(), record.lists.hash, lists];
+    let values = params![service, record.at.as_millis(), lists.hash, to_json(&lists)?];
     transaction.prepare_cached(sql)?.execute(values)?;
     let sql = "DELETE FROM tool_list WHERE service = ?1 AND id <= (
                    SELECT id FROM tool_list WHERE service = ?1
@@ -411,14 +416,21 @@ pub(crate) fn lists(
     service: &ServiceName,
 ) -> rusqlite::Result<Option<ListRecord>> {
     let Some(number) = words.number_of(service) else { return Ok(None) };
+    let last = last_lists(connection, number)?;
+    Ok(last.map(|(at, lists)| ListRecord { service: service.clone(), at, lists }))
+}
+
+fn last_lists(
+    connection: &Connection,
+    service: i64,
+) -> rusqlite::Result<Option<(Timestamp, Lists)>> {
     let sql = "SELECT at, lists FROM tool_list WHERE service = ?1 ORDER BY id DESC LIMIT 1";
     let mut statement = connection.prepare_cached(sql)?;
-    let found = statement.query_row([number], |row| {
+    let last = statement.query_row([service], |row| {
         let at = Timestamp::from_millis(row.get(0)?);
         Ok(json_column(row, 1, "lists")?.map(|lists| (at, lists)))
     });
-    let found = found.optional()?.flatten();
-    Ok(found.map(|(at, lists)| ListRecord { service: service.clone(), at, lists }))
+    Ok(last.optional()?.flatten())
 }
 
 /// A query's edges in numbers.

@@ -64,8 +64,8 @@ impl ListDiff {
         }
     }
 
-    /// Whether nothing differs. For two readings whose hashes are of the current form, that is so
-    /// exactly if the hashes are equal.
+    /// Whether nothing differs. For two whole readings whose hashes are of the current form, that
+    /// is so exactly if the hashes are equal.
     pub fn is_empty(&self) -> bool {
         ListKind::ALL.into_iter().all(|kind| self.kind(kind).is_empty())
             && !self.instructions_changed
@@ -74,16 +74,17 @@ impl ListDiff {
 
 /// Compares two readings by their canonical form, from the definitions kept with them.
 ///
-/// Only what both cover is compared: lists that were stored before a kind was read say nothing
-/// about it. A definition that was cut by an older form, which kept no digest of the whole, is
+/// Only what both cover is compared: a list that was not given when the others were read is not
+/// known to differ. A definition that was cut by an older form, which kept no digest of the whole, is
 /// taken to be unchanged.
 pub fn diff(before: &Lists, after: &Lists) -> ListDiff {
     let forms = (HashForm::of(&before.hash), HashForm::of(&after.hash));
-    let covers = |form: Option<HashForm>| form.unwrap_or(HashForm::Second);
-    let covered = covers(forms.0).min(covers(forms.1));
     let mut diff = ListDiff::default();
     let mut scratch = String::new();
-    for &kind in covered.kinds() {
+    for kind in ListKind::ALL
+        .into_iter()
+        .filter(|kind| before.covers_list(*kind) && after.covers_list(*kind))
+    {
         let mut by_name: BTreeMap<&str, Sides> = BTreeMap::new();
         for item in before.items(kind) {
             let kept = kept_item(forms.0, kind, item, &mut scratch);
@@ -98,8 +99,9 @@ pub fn diff(before: &Lists, after: &Lists) -> ListDiff {
             sides.compare(name, found);
         }
     }
-    diff.instructions_changed =
-        covered.has_instructions() && instructions(before) != instructions(after);
+    diff.instructions_changed = before.covers_instructions()
+        && after.covers_instructions()
+        && instructions(before) != instructions(after);
     diff
 }
 

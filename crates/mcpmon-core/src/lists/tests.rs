@@ -21,7 +21,7 @@ pub(super) fn read(items: &[(ListKind, Value)], instructions: Option<&str>) -> L
         lists.items_mut(*kind).push(item);
     }
     hasher.set_instructions(instructions);
-    lists.hash = hasher.finish();
+    lists.set_parts(hasher.finish());
     lists
 }
 
@@ -445,7 +445,7 @@ fn items_of_one_name_are_paired_before_they_differ() {
 
 /// Lists as an mcpmon stored them that knew only the first form.
 fn of_first_form(items: &[(ListKind, Value)]) -> Lists {
-    Lists { hash: "ab".repeat(32), ..read(items, None) }
+    Lists { hash: "ab".repeat(32), parts: None, ..read(items, None) }
 }
 
 #[test]
@@ -458,24 +458,90 @@ fn lists_stored_under_an_older_form_are_compared_by_what_they_hold() {
     let same = read(&[tool(json!(["b", "a"])), template.clone()], Some("Hello."));
     let other = read(&[tool(json!(["b"])), template], Some("Hello."));
 
-    let baseline = Baseline::new(&stored).unwrap();
-    assert!(!baseline.is_whole());
-    assert_eq!(HashForm::of(baseline.hash()), Some(HashForm::Second));
-    assert!(baseline.matches(&same) && !baseline.matches(&other));
+    assert_eq!(follow(&stored, &same), Comparison::Completed);
+    assert_eq!(follow(&stored, &other), Comparison::Changed);
     assert!(diff(&stored, &same).is_empty(), "nobody read templates and instructions then");
     assert_eq!(diff(&stored, &other).tools.changed, ["t"]);
     assert!(!diff(&other, &stored).instructions_changed);
 
     // Where there is nothing more than what was covered, the hash is the very same.
     let plain = read(&[tool(json!(["b", "a"]))], None);
-    assert_eq!(baseline.hash(), plain.hash);
-    assert_eq!(rehash(&plain, HashForm::Second), Some(plain.hash.clone()));
+    let hash = Baseline::new(&stored).hash();
+    assert_eq!((&hash, HashForm::of(&hash)), (&plain.hash, Some(HashForm::Second)));
 
-    let whole = Baseline::new(&same).unwrap();
-    assert!(whole.is_whole() && whole.matches(&same) && !whole.matches(&plain));
-    let foreign = Lists { hash: "of another probe".to_owned(), ..plain };
-    let baseline = Baseline::new(&foreign).unwrap();
-    assert!(baseline.matches(&foreign) && !baseline.matches(&same));
+    assert_eq!(follow(&same, &same), Comparison::Same);
+    assert_eq!(follow(&same, &plain), Comparison::Changed);
+    let foreign = Lists { hash: "of another probe".to_owned(), parts: None, ..plain };
+    assert_eq!(follow(&foreign, &foreign), Comparison::Same);
+    assert_eq!(follow(&foreign, &same), Comparison::Changed);
+}
+
+/// What `after` is to one who knows `before`.
+fn follow(before: &Lists, after: &Lists) -> Comparison {
+    Baseline::new(before).advance_to(after)
+}
+
+/// Lists of one tool and one resource; `None` for resources that were not given.
+fn with_resources(tool: &str, resource: Option<&str>) -> Lists {
+    let mut lists = Lists::default();
+    let mut hasher = ListHasher::new();
+    for (kind, name) in [(ListKind::Tools, Some(tool)), (ListKind::Resources, resource)] {
+        let Some(name) = name else {
+            hasher.mark_unknown(kind);
+            continue;
+        };
+        let definition = json!({ (kind.key()): name });
+        hasher.add(kind, name, &definition);
+        lists.items_mut(kind).push(item(kind, &definition));
+    }
+    lists.set_parts(hasher.finish());
+    lists
+}
+
+#[test]
+fn a_list_that_is_not_given_for_a_while_is_no_change_and_hides_none() {
+    let whole = with_resources("t", Some("r:"));
+    let without = with_resources("t", None);
+    let mut baseline = Baseline::new(&whole);
+    assert_eq!(baseline.advance_to(&without), Comparison::Same);
+    assert_eq!(baseline.hash(), whole.hash);
+    assert_eq!(baseline.advance_to(&whole), Comparison::Same);
+    assert_eq!(baseline.advance_to(&without), Comparison::Same);
+    assert_eq!(baseline.advance_to(&with_resources("u", None)), Comparison::Changed);
+    assert_eq!(baseline.hash(), with_resources("u", Some("r:")).hash);
+    assert_eq!(baseline.advance_to(&with_resources("u", Some("r:"))), Comparison::Same);
+    assert_eq!(baseline.advance_to(&with_resources("u", Some("s:"))), Comparison::Changed);
+    assert!(diff(&whole, &without).is_empty() && diff(&without, &whole).is_empty());
+}
+
+#[test]
+fn a_list_that_was_never_given_is_no_change_when_it_is() {
+    let mut baseline = Baseline::new(&with_resources("t", None));
+    assert_eq!(baseline.advance_to(&with_resources("t", Some("r:"))), Comparison::Completed);
+    assert_eq!(baseline.advance_to(&with_resources("t", Some("s:"))), Comparison::Changed);
+    let empty = tools(&[json!({"name": "t"})]);
+    let mut baseline = Baseline::new(&with_resources("t", None));
+    assert_eq!(baseline.advance_to(&empty), Comparison::Completed, "known to be empty");
+    assert_eq!(baseline.advance_to(&with_resources("t", Some("s:"))), Comparison::Changed);
+}
+
+#[test]
+fn lists_are_completed_from_those_before_with_the_hash_that_they_are_compared_by() {
+    let before = with_resources("t", Some("r:"));
+    let mut lists = with_resources("u", None);
+    let mut baseline = Baseline::new(&before);
+    baseline.advance_to(&lists);
+    lists.complete_from(&before);
+    assert_eq!(lists, with_resources("u", Some("r:")));
+    assert_eq!(lists.hash, baseline.hash());
+
+    let mut unknown = with_resources("u", None);
+    unknown.complete_from(&with_resources("t", None));
+    assert_eq!(unknown, with_resources("u", None));
+    let foreign = Lists { hash: "of another probe".to_owned(), ..Lists::default() };
+    let mut same = foreign.clone();
+    same.complete_from(&before);
+    assert_eq!(same, foreign, "it has all there is");
 }
 
 #[test]
@@ -490,7 +556,7 @@ fn a_definition_that_was_cut_is_known_by_its_digest() {
         lists
     };
     let (one, two) = (cut(&huge("one")), cut(&huge("two")));
-    assert_eq!(rehash(&one, HashForm::Second), Some(one.hash.clone()));
+    assert_eq!(ListParts::of_lists(&Lists { parts: None, ..one.clone() }).hash(), one.hash);
     assert!(diff(&one, &cut(&huge("one"))).is_empty());
     assert_eq!(diff(&one, &two).tools.changed, ["t"], "what was cut away differs");
     // A server that lists what was kept does not pass for the whole.
@@ -500,8 +566,8 @@ fn a_definition_that_was_cut_is_known_by_its_digest() {
 
     // The first form kept no digest, so the whole is not known and not taken for another.
     let old = of_first_form(&[(ListKind::Tools, json!({"name": "t", "cut": true}))]);
-    assert_eq!(rehash(&old, HashForm::First), None);
-    assert_eq!(Baseline::new(&old), None);
+    assert_eq!(ListParts::of_lists(&old).tools, None);
+    assert_eq!(follow(&old, &one), Comparison::Completed);
     assert!(diff(&old, &one).is_empty() && diff(&one, &old).is_empty());
     assert_eq!(diff(&old, &tools(&[])).tools.removed, ["t"]);
 }
@@ -509,19 +575,10 @@ fn a_definition_that_was_cut_is_known_by_its_digest() {
 #[test]
 fn a_digest_is_read_back_from_its_text() {
     let digest = ListHasher::new().add(ListKind::Tools, "t", &json!({"name": "t"}));
-    assert_eq!(ItemDigest::parse(&digest.to_string()), Some(digest));
+    assert_eq!(CanonicalDigest::parse(&digest.to_string()), Some(digest));
     for text in ["", "c2:", &digest.to_string()[3..], &"\u{e9}".repeat(33)] {
-        assert_eq!(ItemDigest::parse(text), None, "{text}");
+        assert_eq!(CanonicalDigest::parse(text), None, "{text}");
     }
-}
-
-#[test]
-fn a_list_that_is_forgotten_counts_for_nothing() {
-    let mut hasher = ListHasher::new();
-    hasher.add(ListKind::Resources, "r:", &json!({"uri": "r:"}));
-    hasher.forget(ListKind::Resources);
-    hasher.add(ListKind::Tools, "t", &json!({"name": "t"}));
-    assert_eq!(hasher.finish(), tools(&[json!({"name": "t"})]).hash);
 }
 
 #[test]

@@ -67,7 +67,11 @@ pub trait SampleStore: Send + Sync {
     /// When the store cannot be read.
     async fn last_host(&self) -> Result<Option<HostRecord>, StoreError>;
 
-    /// A service's lists as last read.
+    /// A service's lists as last read. A list that was not given with the last ones is here as it
+    /// was before: a store completes what it appends ([`Lists::complete_from`]), so that the next
+    /// monitor compares with all that is known.
+    ///
+    /// [`Lists::complete_from`]: crate::observation::Lists::complete_from
     ///
     /// # Errors
     ///

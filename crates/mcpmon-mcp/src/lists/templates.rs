@@ -5,8 +5,7 @@
 //! what they do not know: they do not answer, close the connection, or exit. Such a server works
 //! for its clients, so the check must not fail because of this request: it gets only a part of the
 //! check's time, and is not repeated for long. After a server has answered once, a missing answer
-//! fails the reading as with every other list, because a list that is missing for a moment would
-//! look like a change.
+//! fails the reading as with every other list: a server that no longer answers is not well.
 
 use std::time::Duration;
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use mcpmon_core::failure::{FailureCode, FindingCode};
-use mcpmon_core::lists::{HashForm, diff, rehash};
-use mcpmon_core::observation::Phases;
+use mcpmon_core::lists::{ListKind, ListParts, diff};
+use mcpmon_core::observation::{Lists, Phases};
 use mcpmon_core::secret::{Redactor, Secret};
 use mcpmon_mcp::jsonrpc::{RpcError, encode_result};
 use mcpmon_mcp::lists::Reading;
@@ -93,7 +93,8 @@ async fn templates_are_read_with_all_their_pages_and_instructions_with_them() {
         assert_eq!(instructions, Some("Call `hello` first.\r\n"), "{way:?}: as it came");
         assert_eq!(reading.findings, [], "{way:?}");
         assert_eq!(server.requests_of(TEMPLATES), 2, "{way:?}");
-        assert_eq!(rehash(&reading.lists, HashForm::Second), Some(reading.lists.hash.clone()));
+        let kept = ListParts::of_lists(&Lists { parts: None, ..reading.lists.clone() });
+        assert_eq!(kept.hash(), reading.lists.hash, "{way:?}");
 
         let (mut other, _, _http) =
             way.connect(with_resource().instructions("Call `hello` first.")).await;
@@ -160,7 +161,8 @@ async fn a_refusal_in_the_middle_is_no_absence() {
     let reading = read(&mut session).await.unwrap();
     assert_eq!(patterns(&reading), [""; 0], "half of a list is none");
     assert_eq!(reading.findings.len(), 1);
-    assert_eq!(rehash(&reading.lists, HashForm::Second), Some(reading.lists.hash));
+    assert!(!reading.lists.covers_list(ListKind::ResourceTemplates), "it is not known");
+    assert!(reading.lists.covers_list(ListKind::Resources));
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mcpmon_core::failure::{FailureCode, Finding, FindingCode};
-use mcpmon_core::observation::{Conversation, ServerIdentity};
+use mcpmon_core::lists::{ListHasher, ListKind};
+use mcpmon_core::observation::{Conversation, Definition, ListedItem, Lists, ServerIdentity};
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::status::Status;
 use mcpmon_core::store::{
@@ -302,6 +303,45 @@ pub(super) async fn lists_keep_the_moment_they_were_first_seen(store: &impl Samp
     assert_eq!(read().await, Some(other));
     let nobody = store.lists(&"nobody".into()).await.expect("lists are read");
     assert_eq!(nobody, None);
+}
+
+/// Lists of one tool, and of resources where they were given.
+fn with_resources(tool: &str, resources: Option<&[&str]>) -> Lists {
+    let mut lists = Lists::default();
+    let mut hasher = ListHasher::new();
+    let mut add = |kind: ListKind, name: &str| {
+        let definition = serde_json::json!({ (kind.key()): name });
+        hasher.add(kind, name, &definition);
+        let definition = Definition::from(&definition);
+        let item = ListedItem { name: name.to_owned(), definition, digest: None };
+        lists.items_mut(kind).push(item);
+    };
+    add(ListKind::Tools, tool);
+    resources.into_iter().flatten().for_each(|uri| add(ListKind::Resources, uri));
+    if resources.is_none() {
+        hasher.mark_unknown(ListKind::Resources);
+    }
+    lists.set_parts(hasher.finish());
+    lists
+}
+
+pub(super) async fn lists_that_were_not_given_stay_as_they_were(store: &impl SampleStore) {
+    for (second, tool, resources, seen_at, seen) in [
+        (1, "t", None, 1, None),
+        (2, "t", Some(&[][..]), 2, Some(&[][..])),
+        (3, "t", Some(&["r:"][..]), 3, Some(&["r:"][..])),
+        (4, "t", None, 3, Some(&["r:"][..])),
+        (5, "u", None, 5, Some(&["r:"][..])),
+        (6, "u", Some(&["r:"][..]), 5, Some(&["r:"][..])),
+    ] {
+        let lists = with_resources(tool, resources);
+        let record = ListRecord { service: "files".into(), at: at(second * 1_000), lists };
+        append(store, Batch { lists: vec![record], ..Batch::default() }).await;
+        let found = store.lists(&"files".into()).await.expect("lists are read");
+        let found = found.map(|record| (record.at, record.lists));
+        let expected = (at(seen_at * 1_000), with_resources(tool, seen));
+        assert_eq!(found, Some(expected), "second {second}");
+    }
 }
 
 fn list_change(service: &str, moment: u64) -> ListChange {
