@@ -474,6 +474,10 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// The fact that names the moment of a change, where a finding is about one: another moment
+    /// is another change.
+    pub const CHANGED_AT: &str = "changed_at";
+
     /// A finding without evidence yet.
     pub fn new(code: FindingCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), evidence: Evidence::new() }
@@ -484,6 +488,11 @@ impl Finding {
     pub fn with(mut self, key: &str, fact: impl Into<Value>) -> Self {
         self.evidence.insert(key.to_owned(), fact.into());
         self
+    }
+
+    /// The moment of the change it is about, if it is about one.
+    pub fn changed_at(&self) -> Option<&str> {
+        self.evidence.get(Self::CHANGED_AT)?.as_str()
     }
 
     /// Whether a service with it is `degraded` rather than `running`: as its code says, and a

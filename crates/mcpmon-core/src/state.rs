@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::check::{CheckAspect, CheckMeaning};
-use crate::failure::{Failure, Finding};
+use crate::failure::{Failure, FailureCode, Finding, FindingCode};
 use crate::observation::{Observation, Question};
 use crate::service::{ServiceLimits, ServiceName};
 use crate::status::Status;
@@ -471,7 +471,9 @@ impl ServiceState {
     }
 
     fn shown(&self) -> Shown {
-        (self.status, self.failure_code(), self.finding_codes())
+        let occasion = |finding: &Finding| finding.changed_at().map(str::to_owned);
+        let findings = self.findings.iter().map(|finding| (finding.code, occasion(finding)));
+        (self.status, self.failure.as_ref().map(|failure| failure.code), findings.collect())
     }
 
     fn enter(&mut self, status: Status, at: Timestamp) {
@@ -485,14 +487,6 @@ impl ServiceState {
         }
         self.status = status;
         self.since = at;
-    }
-
-    fn failure_code(&self) -> Option<crate::failure::FailureCode> {
-        self.failure.as_ref().map(|failure| failure.code)
-    }
-
-    fn finding_codes(&self) -> Vec<crate::failure::FindingCode> {
-        self.findings.iter().map(|finding| finding.code).collect()
     }
 
     fn change(&mut self, service: &ServiceName, from: Status, at: Timestamp) -> StatusChange {
@@ -510,8 +504,9 @@ impl ServiceState {
     }
 }
 
-/// What of a state is worth a [`StatusChange`] when it is another.
-type Shown = (Status, Option<crate::failure::FailureCode>, Vec<crate::failure::FindingCode>);
+/// What of a state is worth a [`StatusChange`] when it is another: of a finding its code, and which
+/// change it is about.
+type Shown = (Status, Option<FailureCode>, Vec<(FindingCode, Option<String>)>);
 
 #[cfg(test)]
 mod tests {

@@ -9,8 +9,9 @@ use mcpmon_core::observation::Lists;
 use mcpmon_core::store::ListChange;
 use mcpmon_core::{Finding, FindingCode, ServiceName, Timestamp};
 
-/// A change is told for so long: whoever looks once a day sees it.
-const TOLD_FOR: Duration = Duration::from_secs(24 * 3_600);
+/// A change stands for so long from when it was found, or from when it was reported if that was
+/// later: whoever looks once a day sees it.
+const STANDS_FOR: Duration = Duration::from_secs(24 * 3_600);
 /// Lists that come back within this time were not changed by somebody.
 const UNSTABLE_WITHIN: Duration = Duration::from_secs(3_600);
 /// So many times lists that were there before have to come back: once is a change taken back.
@@ -27,11 +28,13 @@ pub(crate) struct Drift {
     is_unsaid: bool,
     tools: usize,
     changes: VecDeque<(Timestamp, String)>,
-    changed: Option<Change>,
+    /// The newest change, while it stands.
+    changed: Option<LastChange>,
     /// The moment of the newest change there was.
     last_change: Option<Timestamp>,
-    /// The moment of the newest change that was handed on to be reported.
-    offered: Option<Timestamp>,
+    /// The newest change that was handed on to be reported: its moment, and whether it was one of
+    /// lists that go back and forth.
+    offered: Option<(Timestamp, bool)>,
     /// Stored changes that no alert has reported yet, oldest first.
     unreported: VecDeque<ListChange>,
 }
@@ -46,36 +49,43 @@ pub(crate) struct ListNews {
 }
 
 #[derive(Debug, Clone)]
-struct Change {
-    at: Timestamp,
-    told: Finding,
+struct LastChange {
+    change: ListChange,
+    since: Timestamp,
 }
 
 impl Drift {
-    /// Takes up the lists stored last, and the finding of an earlier change. Lists that were stored
-    /// under an older canonical form are brought into the current one; a list of which that cannot
-    /// be done counts as never read, since a new form is no change of the service.
-    pub(crate) fn restore(&mut self, lists: &Lists, findings: &[Finding]) {
+    /// Takes up the lists stored last. Lists that were stored under an older canonical form are
+    /// brought into the current one; a list of which that cannot be done counts as never read,
+    /// since a new form is no change of the service.
+    pub(crate) fn restore(&mut self, lists: &Lists) {
         self.baseline = Some(Baseline::new(lists));
         self.tools = lists.tools.len();
-        let told = findings.iter().find(|finding| finding.code == FindingCode::ToolsChanged);
-        let at = told.and_then(|told| told.evidence.get("changed_at")?.as_str()?.parse().ok());
-        self.changed = told.cloned().zip(at).map(|(told, at)| Change { at, told });
     }
 
-    /// Takes up stored changes of the last day, oldest first, of which those up to `reported` were
+    /// Takes up stored changes of the last days, oldest first, of which those up to `reported` were
     /// reported.
     pub(crate) fn restore_changes(
         &mut self,
         changes: Vec<ListChange>,
         reported: Option<Timestamp>,
+        now: Timestamp,
     ) {
-        self.offered = reported;
+        // A moment that was reported names a change, so no later change may have it.
+        self.last_change = self.last_change.max(reported);
         for change in changes {
             self.last_change = self.last_change.max(Some(change.at));
-            self.remember_hashes(&change);
-            self.offer_change(&change);
+            self.remember_hashes(&change, change.at.min(now));
+            if reported.is_some_and(|reported| change.at <= reported) {
+                self.offered = Some((change.at, change.is_return));
+            } else {
+                self.offer_change(&change);
+            }
+            let is_unreported = self.unreported.back().is_some_and(|last| last.at == change.at);
+            let since = if is_unreported { now } else { change.at.min(now) };
+            self.changed = Some(LastChange { change, since });
         }
+        self.offered = self.offered.max(reported.map(|reported| (reported, false)));
     }
 
     /// Compares lists that were read with those before.
@@ -100,6 +110,7 @@ impl Drift {
         let hash = baseline.hash();
         // The moment names the change, so it rises although the clock may step back.
         let next = |last: Timestamp| last.saturating_add(Duration::from_millis(1));
+        let read_at = at;
         let at = self.last_change.map_or(at, |last| at.max(next(last)));
         self.last_change = Some(at);
         let count = |tools: usize| u32::try_from(tools).unwrap_or(u32::MAX);
@@ -112,36 +123,32 @@ impl Drift {
             tools: count(self.tools),
             is_return: false,
         };
-        self.remember_hashes(&change);
-        change.is_return = self.goes_back_and_forth(at);
-        let finding = Finding::new(FindingCode::ToolsChanged, change.describe_change())
-            .with("changed_at", at.to_string())
-            .with("tools_before", change.tools_before)
-            .with("tools", change.tools)
-            .with("hash_before", change.hash_before.clone())
-            .with("hash", change.hash.clone());
-        self.changed = Some(Change { at, told: finding });
+        self.remember_hashes(&change, read_at);
+        change.is_return = self.goes_back_and_forth(read_at);
+        self.changed = Some(LastChange { change: change.clone(), since: read_at });
         ListNews { is_stored: true, change: Some(change) }
     }
 
-    fn remember_hashes(&mut self, change: &ListChange) {
+    fn remember_hashes(&mut self, change: &ListChange, at: Timestamp) {
         if self.changes.back().is_none_or(|(_, hash)| *hash != change.hash_before) {
-            self.changes.push_back((change.at, change.hash_before.clone()));
+            self.changes.push_back((at, change.hash_before.clone()));
         }
-        self.changes.push_back((change.at, change.hash.clone()));
+        self.changes.push_back((at, change.hash.clone()));
         while self.changes.len() > REMEMBERED {
             self.changes.pop_front();
         }
     }
 
     /// Hands on a change that is stored, or that waits in memory because nothing can be stored, so
-    /// that it is reported: once, however often it is handed on.
+    /// that it is reported: once, however often it is handed on. That lists go back and forth is
+    /// reported when it begins, not at each turn.
     pub(crate) fn offer_change(&mut self, change: &ListChange) {
-        if self.offered.is_some_and(|offered| change.at <= offered) {
+        if self.offered.is_some_and(|(at, _)| change.at <= at) {
             return;
         }
-        self.offered = Some(change.at);
-        if !change.is_return {
+        let went_back_and_forth = self.offered.is_some_and(|(_, is_return)| is_return);
+        self.offered = Some((change.at, change.is_return));
+        if !(change.is_return && went_back_and_forth) {
             self.unreported.push_back(change.clone());
         }
     }
@@ -151,9 +158,25 @@ impl Drift {
         self.unreported.front()
     }
 
-    /// The oldest change was reported, or no rule reports it.
-    pub(crate) fn drop_reported(&mut self) {
-        self.unreported.pop_front();
+    /// The oldest change was reported at `now`, or no rule reports it.
+    pub(crate) fn drop_reported(&mut self, now: Timestamp) {
+        let Some(change) = self.unreported.pop_front() else { return };
+        if let Some(standing) = &mut self.changed
+            && standing.change.at == change.at
+        {
+            standing.since = standing.since.max(now);
+        }
+    }
+
+    /// The wall clock was set back by `span`: what happened is as long ago as it was. The moments
+    /// that name changes stay.
+    pub(crate) fn set_back(&mut self, span: Duration) {
+        for (at, _) in &mut self.changes {
+            *at = at.saturating_sub(span);
+        }
+        if let Some(standing) = &mut self.changed {
+            standing.since = standing.since.saturating_sub(span);
+        }
     }
 
     /// What was to be stored was dropped: it is to be stored when it is read next.
@@ -163,7 +186,7 @@ impl Drift {
 
     /// What is to be told of the lists at `now`.
     pub(crate) fn finding(&mut self, now: Timestamp) -> Option<Finding> {
-        self.changed.take_if(|change| now.since(change.at) > TOLD_FOR);
+        self.changed.take_if(|standing| now.since(standing.since) > STANDS_FOR);
         while self.changes.front().is_some_and(|(at, _)| now.since(*at) > UNSTABLE_WITHIN) {
             self.changes.pop_front();
         }
@@ -174,7 +197,7 @@ impl Drift {
             let finding = Finding::new(FindingCode::ToolsUnstable, text);
             return Some(finding.with("returns", returns).with("hash", hash));
         }
-        self.changed.as_ref().map(|change| change.told.clone())
+        self.changed.as_ref().map(|standing| standing.change.to_finding())
     }
 
     /// Whether the lists went back and forth within the hour before `now`, and are now what they
@@ -263,9 +286,19 @@ mod tests {
         let mut drift = Drift::default();
         assert!(drift.compare_lists(&"s".into(), &lists("a"), at(0)).is_stored);
         assert!(drift.compare_lists(&"s".into(), &lists("b"), at(1)).is_stored);
-        let told = drift.finding(at(2)).unwrap();
+        let change = ListChange {
+            tools_before: 0,
+            tools: 0,
+            is_return: false,
+            service: "s".into(),
+            at: at(1),
+            hash_before: "a".to_owned(),
+            hash: "b".to_owned(),
+        };
+        assert_eq!(drift.finding(at(2)), Some(change.to_finding()));
         let mut again = Drift::default();
-        again.restore(&lists("b"), &[told]);
+        again.restore(&lists("b"));
+        again.restore_changes(vec![change], Some(at(1)), at(2));
         assert!(!again.compare_lists(&"s".into(), &lists("b"), at(3)).is_stored);
         assert!(again.finding(at(25)).is_some());
         assert!(again.finding(at(26)).is_none());
@@ -288,7 +321,7 @@ mod tests {
     fn after_first_form(stored: &Lists, read: &Lists) -> (bool, Option<Finding>) {
         let stored = Lists { hash: "ab".repeat(32), parts: None, ..stored.clone() };
         let mut drift = Drift::default();
-        drift.restore(&stored, &[]);
+        drift.restore(&stored);
         let is_stored = drift.compare_lists(&"s".into(), read, Timestamp::from_millis(0)).is_stored;
         assert!(
             !drift.compare_lists(&"s".into(), read, Timestamp::from_millis(1)).is_stored,

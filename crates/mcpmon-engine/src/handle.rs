@@ -21,6 +21,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::builder::StartError;
+use crate::recall::{Known, recall_new};
 use crate::world::World;
 
 /// What can be exchanged in a running monitor in one go.
@@ -37,13 +38,15 @@ pub(crate) type Reply<T> = oneshot::Sender<T>;
 
 /// What the loop is asked to do.
 pub(crate) enum Request {
-    AddService(Box<ServiceSpec>, Reply<Result<(), CommandError>>),
+    /// With what the store knows of it.
+    AddService(Box<ServiceSpec>, Known, Reply<Result<(), CommandError>>),
     RemoveService(ServiceName, Reply<Result<(), CommandError>>),
     AddRule(Arc<dyn Rule>, Reply<()>),
     RemoveRule(String, Reply<bool>),
     AddHandler(Arc<dyn Handler>, Reply<()>),
     RemoveHandler(String, Reply<bool>),
-    Apply(Box<Change>, Reply<Result<(), StartError>>),
+    /// With what the store knows of services that are new.
+    Apply(Box<Change>, Known, Reply<Result<(), StartError>>),
     ReloadFailed(String),
     Command(MonitorCommand, Option<Reply<Result<(), CommandError>>>),
     Stop,
@@ -196,13 +199,14 @@ impl RunningMonitor {
         self.shared.store.alerts(query).await
     }
 
-    /// Watches one service more.
+    /// Watches one service more. If it was watched before, its history goes on.
     ///
     /// # Errors
     ///
     /// [`CommandError::ServiceExists`], [`CommandError::Stopped`].
     pub async fn add_service(&self, service: ServiceSpec) -> Result<(), CommandError> {
-        self.ask(|reply| Request::AddService(Box::new(service), reply)).await?
+        let known = self.recall_stored([&service]).await;
+        self.ask(|reply| Request::AddService(Box::new(service), known, reply)).await?
     }
 
     /// Watches one service no more: its session is ended, its history stays.
@@ -257,7 +261,8 @@ impl RunningMonitor {
     ///
     /// [`StartError`]: nothing was exchanged.
     pub async fn apply(&self, change: Change) -> Result<(), StartError> {
-        let asked = self.ask(|reply| Request::Apply(Box::new(change), reply)).await;
+        let known = self.recall_stored(&change.services).await;
+        let asked = self.ask(|reply| Request::Apply(Box::new(change), known, reply)).await;
         asked.unwrap_or(Err(StartError::Stopped))
     }
 
@@ -268,6 +273,16 @@ impl RunningMonitor {
 
     /// How long [`RunningMonitor::stop`] takes at the very most.
     pub const STOP_WITHIN: Duration = crate::run::STOP_WITHIN;
+
+    /// What the store knows of those that are not watched yet.
+    async fn recall_stored(&self, services: impl IntoIterator<Item = &ServiceSpec>) -> Known {
+        let (new, reach): (Vec<&ServiceSpec>, Duration) = {
+            let world = self.shared.read();
+            let is_new = |spec: &&ServiceSpec| !world.services.contains_key(&spec.name);
+            (services.into_iter().filter(is_new).collect(), world.reach_of_rules)
+        };
+        recall_new(&*self.shared.store, new, reach, self.shared.clock.now()).await
+    }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, CommandError> {
         let (reply, answer) = oneshot::channel();

@@ -11,7 +11,7 @@ use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::service::ServiceName;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
-    AlertRecord, Batch, CheckRecord, HostRecord, ListRecord, StoreError, Transition,
+    AlertRecord, Batch, CheckRecord, HostRecord, ListChange, ListRecord, StoreError, Transition,
 };
 use mcpmon_core::{Observation, Outcome, Question, SystemMetrics};
 use tokio::time::Instant;
@@ -244,10 +244,14 @@ impl Engine {
 
     /// Hands the buffer to the store, unless the batch before is still being written.
     pub(crate) fn write(&mut self) {
-        if let Some(since) = self.writing.as_ref().map(|writing| writing.since) {
+        if let Some(Writing { since, batch, .. }) = &self.writing {
+            let (since, batch) = (*since, Arc::clone(batch));
             self.buffer.bound();
             self.see_dropped();
             if since.elapsed() > ANSWER_WITHIN {
+                // What cannot be stored is reported all the same, from memory.
+                self.offer_list_changes(&batch.list_changes);
+                self.offer_list_changes(&self.buffer.batch.list_changes);
                 self.store_works = false;
                 self.store_failed(&unanswered());
                 self.batch_done();
@@ -257,26 +261,25 @@ impl Engine {
         if self.buffer.batch.is_empty() {
             return;
         }
-        let batch = self.buffer.take();
-        let store = Arc::clone(&self.shared.store);
+        let batch = Arc::new(self.buffer.take());
+        let (store, appended) = (Arc::clone(&self.shared.store), Arc::clone(&batch));
         let task = tokio::spawn(async move {
-            let has_list_change = !batch.list_changes.is_empty();
+            let has_list_change = !appended.list_changes.is_empty();
             if has_list_change {
                 Failpoint::BeforeStore.pass();
             }
-            let result = store.append(&batch).await;
+            let result = store.append(&appended).await;
             if has_list_change {
                 Failpoint::AfterStore.pass();
             }
-            (batch, result)
+            result
         });
-        self.writing = Some(Writing { task, since: Instant::now() });
+        self.writing = Some(Writing { batch, task, since: Instant::now() });
     }
 
     pub(crate) fn written(&mut self, batch: Batch, result: Result<(), StoreError>) {
-        self.writing = None;
         // What cannot be stored is reported all the same, from memory.
-        self.offer_list_changes(&batch);
+        self.offer_list_changes(&batch.list_changes);
         match result {
             Ok(()) => {
                 self.store_works = true;
@@ -295,12 +298,12 @@ impl Engine {
 
     /// Hands changes of lists on to be reported, now that they are stored: reported before, a change
     /// would be made and reported again after a crash.
-    fn offer_list_changes(&self, batch: &Batch) {
-        if batch.list_changes.is_empty() {
+    fn offer_list_changes(&self, changes: &[ListChange]) {
+        if changes.is_empty() {
             return;
         }
         let mut world = self.shared.write();
-        for change in &batch.list_changes {
+        for change in changes {
             if let Some(watched) = world.services.get_mut(&change.service) {
                 watched.signs.drift.offer_change(change);
                 watched.dirty = true;

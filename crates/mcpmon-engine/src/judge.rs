@@ -267,7 +267,7 @@ impl Judge {
             if watched.held_up != HeldUp::No || watched.signs.drift.next_unreported().is_none() {
                 return judged;
             }
-            watched.signs.drift.drop_reported();
+            watched.signs.drift.drop_reported(now);
             if watched.signs.drift.next_unreported().is_none() {
                 return judged;
             }

@@ -29,6 +29,7 @@ mod panic;
 mod pools;
 mod pulse;
 mod reach;
+mod recall;
 mod remediate;
 mod replay;
 mod retry;

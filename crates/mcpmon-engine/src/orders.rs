@@ -10,15 +10,20 @@ use mcpmon_core::monitor::{CommandError, MonitorCommand, MonitorEvent};
 use mcpmon_core::service::{ServiceLimits, ServiceName, ServiceSpec, Transport, WatchMode};
 use mcpmon_core::store::{AlertRecord, Retention, Transition};
 use mcpmon_core::{Handler, Question, Status, Timestamp};
+use tokio::time::Instant;
 
 use crate::builder::{StartError, check_names};
 use crate::handle::{Change, Request};
 use crate::judge::worth_recording;
 use crate::maintain::Windows;
+use crate::recall::{Known, interrupted};
 use crate::run::Engine;
 use crate::schedule::Schedule;
 use crate::watcher::{Assignment, Watcher};
 use crate::world::Watched;
+
+/// What was known of a removed service is in the store by then, if the store works.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(600);
 
 impl Engine {
     /// Starts asking a service, or gives it the status it rests in. Alerts of one that is paused
@@ -84,8 +89,8 @@ impl Engine {
 
     pub(crate) fn request(&mut self, request: Request) {
         match request {
-            Request::AddService(spec, reply) => {
-                let _ = reply.send(self.add_service(*spec));
+            Request::AddService(spec, known, reply) => {
+                let _ = reply.send(self.add_service(*spec, known));
             }
             Request::RemoveService(name, reply) => {
                 let _ = reply.send(self.remove_service(&name));
@@ -111,8 +116,8 @@ impl Engine {
                 self.judge.remove_handler(&name);
                 let _ = reply.send(self.stop_feeding(&name));
             }
-            Request::Apply(change, reply) => {
-                let _ = reply.send(self.apply(*change));
+            Request::Apply(change, known, reply) => {
+                let _ = reply.send(self.apply(*change, known));
             }
             Request::ReloadFailed(error) => {
                 self.shared.write().report.reload_error = Some(error);
@@ -140,7 +145,7 @@ impl Engine {
                     spec.ok_or_else(|| CommandError::NoSuchService(service.clone()))?
                 };
                 spec.paused_because = None;
-                self.replace_service(spec, Duration::ZERO);
+                self.replace_service(spec, Duration::ZERO, None);
                 Ok(())
             }
             MonitorCommand::Silence(silence) => {
@@ -233,11 +238,13 @@ impl Engine {
         Ok(())
     }
 
-    pub(crate) fn add_service(&mut self, spec: ServiceSpec) -> Result<(), CommandError> {
+    /// `known` is what the store knows of it.
+    fn add_service(&mut self, spec: ServiceSpec, mut known: Known) -> Result<(), CommandError> {
         if self.shared.read().services.contains_key(&spec.name) {
             return Err(CommandError::ServiceExists(spec.name));
         }
-        self.replace_service(spec, Duration::ZERO);
+        let known = known.remove(&spec.name);
+        self.replace_service(spec, Duration::ZERO, known);
         Ok(())
     }
 
@@ -248,17 +255,36 @@ impl Engine {
         };
         self.dismiss(&mut watched);
         self.network.forget(name);
-        if let Some(mut facts) = watched.facts {
-            facts.watched = false;
-            self.buffer.batch.facts.push(facts);
-        }
-        let ended = self.judge.forget(name, self.shared.clock.now());
+        let now = self.shared.clock.now();
+        self.buffer.batch.changes.extend(watched.fold.state.schedule(
+            name,
+            Status::Paused,
+            None,
+            now,
+        ));
+        self.buffer.batch.facts.extend(watched.note_removed());
+        let ended = self.judge.forget(name, now);
         self.record_ended(ended);
+        self.removed.retain(|_, (since, _)| since.elapsed() < WRITTEN_WITHIN);
+        self.removed.insert(name.clone(), (Instant::now(), watched));
         Ok(())
     }
 
+    /// What is known of a service that is watched from now on. What was known when it was removed a
+    /// short while ago goes before what the store knows, which may not have all of it yet.
+    fn take_known(&mut self, name: &ServiceName, stored: Option<Watched>) -> Option<Watched> {
+        let removed = self.removed.remove(name).map(|(_, watched)| watched);
+        let mut watched = removed.or(stored)?;
+        watched.note_return();
+        if watched.fold.state.status != Status::Paused {
+            let change = interrupted(&mut watched, self.shared.clock.now());
+            self.note_change(change);
+        }
+        Some(watched)
+    }
+
     /// Exchanges settings, services and handlers; all of it, or nothing.
-    pub(crate) fn apply(&mut self, change: Change) -> Result<(), StartError> {
+    fn apply(&mut self, change: Change, known: Known) -> Result<(), StartError> {
         check_names(&change.services, &change.handlers)?;
         let handlers: Vec<String> =
             change.handlers.iter().map(|handler| handler.name().to_owned()).collect();
@@ -271,7 +297,7 @@ impl Engine {
         self.buffer.set_limit(self.settings.data_collection.metrics_buffer_size);
         self.host_enabled.send_replace(self.settings.performance_enabled());
         self.retention.send_replace(Retention::from_settings(&self.settings));
-        self.exchange_services(change.services);
+        self.exchange_services(change.services, known);
         self.exchange_handlers(change.handlers);
         let mut world = self.shared.write();
         world.report.reload_error = None;
@@ -296,7 +322,7 @@ impl Engine {
         }
     }
 
-    fn exchange_services(&mut self, services: Vec<ServiceSpec>) {
+    fn exchange_services(&mut self, services: Vec<ServiceSpec>, mut known: Known) {
         let wanted: BTreeSet<ServiceName> = services.iter().map(|spec| spec.name.clone()).collect();
         let (gone, changed) = {
             let world = self.shared.read();
@@ -315,7 +341,8 @@ impl Engine {
         let spread = Schedule::spread(changed.len(), self.settings.monitoring.check_interval);
         for spec in changed {
             if !self.retime_service(&spec) {
-                self.replace_service(spec, spread);
+                let known = known.remove(&spec.name);
+                self.replace_service(spec, spread, known);
             }
         }
     }
@@ -336,18 +363,21 @@ impl Engine {
         true
     }
 
-    /// Adds a service, or exchanges the probe of one that changed: its history goes on.
-    fn replace_service(&mut self, spec: ServiceSpec, spread: Duration) {
+    /// Adds a service, of which the store knows `stored`, or exchanges the probe of one that
+    /// changed: its history goes on.
+    fn replace_service(&mut self, spec: ServiceSpec, spread: Duration, stored: Option<Watched>) {
         let shared = Arc::clone(&self.shared);
+        let is_new = !shared.read().services.contains_key(&spec.name);
+        let mut known = is_new.then(|| self.take_known(&spec.name, stored)).flatten();
         let mut world = shared.write();
         let now = shared.clock.now();
         self.generation += 1;
         let (generation, spec) = (self.generation, Arc::new(spec));
         let reach = self.judge.reach();
-        let watched = world
-            .services
-            .entry(spec.name.clone())
-            .or_insert_with(|| Watched::new(Arc::clone(&spec), generation, reach, now));
+        let watched = world.services.entry(spec.name.clone()).or_insert_with(|| {
+            known.take().unwrap_or_else(|| Watched::new(Arc::clone(&spec), generation, reach, now))
+        });
+        watched.fold.window.set_reach(reach);
         self.dismiss(watched);
         if watched.spec.transport != spec.transport {
             watched.signs.let_in = false;
@@ -366,10 +396,13 @@ impl Engine {
     /// Everything is judged anew, through windows as long as the rules now want them.
     pub(crate) fn rules_changed(&mut self) {
         let reach = self.judge.reach();
-        for watched in self.shared.write().services.values_mut() {
+        let mut world = self.shared.write();
+        world.reach_of_rules = reach;
+        for watched in world.services.values_mut() {
             watched.fold.window.set_reach(reach);
             watched.dirty = true;
         }
+        drop(world);
         self.host_dirty = true;
         self.judge.run_facts_anew();
     }

@@ -1,21 +1,16 @@
 //! The loop: one task that holds all state and takes events one after the other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
-use mcpmon_alert::TOOLS_CHANGED;
 use mcpmon_core::contract::MonitorReport;
 use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::service::{ServiceName, ServiceSpec};
-use mcpmon_core::state::{ChangeOrigin, StatusChange};
-use mcpmon_core::store::{
-    AlertQuery, Batch, ListChange, RecordQuery, Retention, Store, StoreError,
-};
-use mcpmon_core::window::RING_SPAN;
-use mcpmon_core::{AlertState, Handler, ProbeFactory, Settings, Timestamp};
+use mcpmon_core::store::{AlertQuery, Batch, Retention, Store, StoreError};
+use mcpmon_core::{Handler, ProbeFactory, Settings, Timestamp};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -33,8 +28,9 @@ use crate::maintain::Windows;
 use crate::network::Network;
 use crate::outbox::{Entry, Outbox};
 use crate::pools::Pools;
-use crate::pulse::{Pulse, is_gap};
+use crate::pulse::Pulse;
 use crate::reach::Reach;
+use crate::recall::{Known, interrupted, recall_services, reported_changes};
 use crate::remediate::{Acted, Repairs};
 use crate::round::FirstRound;
 use crate::schedule::Schedule;
@@ -57,8 +53,6 @@ const HOST_WITHIN: Duration = Duration::from_secs(5);
 /// A handler may be away for so long, because it is renamed and named back or added only after the
 /// start, until what waits for it is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
-/// A change of lists that was stored so long ago and never reported is not reported any more.
-pub(crate) const REPORTED_WITHIN: Duration = Duration::from_secs(24 * 3_600);
 /// Events a slow subscriber may be behind before it misses some.
 const EVENT_BACKLOG: usize = 4_096;
 /// Results that may wait for the loop before watchers wait.
@@ -77,7 +71,8 @@ enum Event {
 
 /// A batch on its way to the store.
 pub(crate) struct Writing {
-    pub(crate) task: JoinHandle<(Batch, Result<(), StoreError>)>,
+    pub(crate) batch: Arc<Batch>,
+    pub(crate) task: JoinHandle<Result<(), StoreError>>,
     pub(crate) since: Instant,
 }
 
@@ -96,6 +91,8 @@ pub(crate) struct Engine {
     pub(crate) network: Network,
     pub(crate) lags: Lags,
     pub(crate) generation: u64,
+    /// Services that were watched a short while ago, and since when they are not.
+    pub(crate) removed: HashMap<ServiceName, (Instant, Watched)>,
     pub(crate) reports: mpsc::Sender<Observed>,
     pub(crate) watchers: JoinSet<()>,
     pub(crate) leaving_watchers: Departures<ServiceName>,
@@ -155,7 +152,8 @@ pub(crate) async fn start(
         ..MonitorReport::default()
     };
     let alerts = store.alerts(&AlertQuery { limit: 200, ..AlertQuery::default() }).await?;
-    let world = World { report, alerts: alerts.into(), ..World::default() };
+    let reach = judge.reach();
+    let world = World { report, reach_of_rules: reach, alerts: alerts.into(), ..World::default() };
     let shared = Arc::new(Shared {
         world: world.into(),
         events: events.downgrade(),
@@ -203,6 +201,7 @@ pub(crate) async fn start(
         judge,
         repairs,
         generation: 0,
+        removed: HashMap::new(),
         reports,
         watchers: JoinSet::new(),
         leaving_watchers: Departures::default(),
@@ -238,25 +237,6 @@ pub(crate) async fn start(
     let task =
         tokio::spawn(engine.run(report_queue, sample_queue, request_queue, upkeep, committer));
     Ok(RunningMonitor { shared, requests, first_round, first_verdicts, task: Some(task) })
-}
-
-/// The newest list change that was reported of each service.
-fn reported_changes(states: &[AlertState]) -> HashMap<ServiceName, Timestamp> {
-    let of_lists = states.iter().filter(|state| state.key.rule == TOOLS_CHANGED);
-    let reported = of_lists
-        .filter_map(|state| Some((state.key.subject.service()?.clone(), state.reported_change?)));
-    reported.collect()
-}
-
-/// A service that was left alone for longer than any timetable would leave it, because no monitor
-/// ran, is `unknown` from its last check on.
-fn interrupted(watched: &mut Watched, now: Timestamp) -> Option<StatusChange> {
-    let last = watched.fold.window.last_check().or(watched.stored_check)?;
-    let limits = &watched.spec.limits;
-    let is_asked = watched.resting().is_none();
-    let is_left = is_gap(now.since(last), limits.check_interval, limits.health_check_timeout);
-    let origin = ChangeOrigin::NotRunning { noticed_at: now };
-    (is_asked && is_left).then(|| watched.interrupt(None, last, origin)).flatten()
 }
 
 /// Writes transitions in order, at once.
@@ -297,78 +277,21 @@ impl Engine {
         reported: &HashMap<ServiceName, Timestamp>,
         now: Timestamp,
     ) -> Result<(), StartError> {
-        let store = Arc::clone(&self.shared.store);
-        let mut stored: HashMap<ServiceName, _> = store
-            .services()
-            .await?
-            .into_iter()
-            .map(|stored| (stored.facts.service.clone(), stored))
-            .collect();
         let spread = Schedule::spread(services.len(), self.settings.monitoring.check_interval);
-        let mut watched: BTreeMap<ServiceName, Watched> = BTreeMap::new();
+        let mut watched = Known::new();
         for spec in services {
             let spec = Arc::new(spec);
             self.generation += 1;
             let mut one = Watched::new(Arc::clone(&spec), self.generation, self.judge.reach(), now);
             one.maintained = self.windows.holds(&spec, now);
-            if let Some(known) = stored.remove(&spec.name) {
-                one.restore(&known);
-            }
-            if let Some(record) = store.lists(&spec.name).await? {
-                let findings = one.fold.state.findings.clone();
-                one.signs.drift.restore(&record.lists, &findings);
-            }
             watched.insert(spec.name.clone(), one);
         }
+        let store = Arc::clone(&self.shared.store);
+        let reach = self.judge.reach();
         // What is watched no longer stays in the history, marked so.
-        for gone in stored.into_values().filter(|stored| stored.facts.watched) {
-            let mut facts = gone.facts;
-            facts.watched = false;
-            self.buffer.batch.facts.push(facts);
-        }
-        let reach = self.judge.reach().max(RING_SPAN);
-        let mut query = RecordQuery::all().since(now.saturating_sub(reach));
-        loop {
-            let page = store.checks(&query).await?;
-            for check in &page.items {
-                if let Some(one) = watched.get_mut(&check.service) {
-                    one.refill(check);
-                }
-            }
-            query.after = page.next;
-            if query.after.is_none() {
-                break;
-            }
-        }
-        let mut changes: HashMap<ServiceName, Vec<ListChange>> = HashMap::new();
-        let mut query = RecordQuery::all().since(now.saturating_sub(REPORTED_WITHIN));
-        loop {
-            let page = store.list_changes(&query).await?;
-            for change in page.items {
-                changes.entry(change.service.clone()).or_default().push(change);
-            }
-            query.after = page.next;
-            if query.after.is_none() {
-                break;
-            }
-        }
-        for (name, changes) in changes {
-            if let Some(one) = watched.get_mut(&name) {
-                one.signs.drift.restore_changes(changes, reported.get(&name).copied());
-            }
-        }
-        let mut query = RecordQuery::all().since(now.saturating_sub(reach));
-        loop {
-            let page = store.changes(&query).await?;
-            for change in &page.items {
-                if let Some(one) = watched.get_mut(&change.service) {
-                    one.fold.discount(&change.origin);
-                }
-            }
-            query.after = page.next;
-            if query.after.is_none() {
-                break;
-            }
+        for mut gone in recall_services(&*store, &mut watched, reported, reach, now).await? {
+            gone.watched = false;
+            self.buffer.batch.facts.push(gone);
         }
         for (name, mut one) in watched {
             let change = interrupted(&mut one, now);
@@ -549,9 +472,9 @@ impl Engine {
 /// Writes what is left to write, after what is being written.
 async fn flush(mut buffer: SampleBuffer, writing: Option<Writing>, store: &dyn Store) {
     if let Some(writing) = writing
-        && let Ok((batch, Err(_))) = writing.task.await
+        && let Ok(Err(_)) = writing.task.await
     {
-        buffer.put_back(batch);
+        buffer.put_back(Arc::unwrap_or_clone(writing.batch));
     }
     if buffer.batch.is_empty() {
         return;
@@ -583,14 +506,19 @@ async fn last_messages(
     }
 }
 
-/// The result of the batch being written; never, while none is.
+/// The result of the batch being written, which is taken then; never, while none is.
 async fn finished(writing: &mut Option<Writing>) -> (Batch, Result<(), StoreError>) {
-    match writing {
+    let result = match writing {
         None => std::future::pending().await,
-        Some(writing) => match (&mut writing.task).await {
-            Ok(result) => result,
-            // The store panicked: the batch is lost with it, and said so.
-            Err(_) => (Batch::default(), Err(StoreError::Closed)),
-        },
+        Some(writing) => (&mut writing.task).await,
+    };
+    let batch = writing.take().map(|writing| writing.batch).unwrap_or_default();
+    match result {
+        Ok(result) => (Arc::unwrap_or_clone(batch), result),
+        // The store panicked: the batch is lost with it, and said so; what changed is reported.
+        Err(_) => {
+            let list_changes = batch.list_changes.clone();
+            (Batch { list_changes, ..Batch::default() }, Err(StoreError::Closed))
+        }
     }
 }

@@ -243,6 +243,7 @@ impl Watched {
     /// The wall clock was set back by `span`.
     pub(crate) fn set_back(&mut self, span: Duration) {
         self.fold.set_back(span);
+        self.signs.drift.set_back(span);
         self.watched_since = self.watched_since.saturating_sub(span);
         if let HeldUp::UntilAsked(since) = &mut self.held_up {
             *since = since.saturating_sub(span);
@@ -266,6 +267,23 @@ impl Watched {
         self.dirty = true;
         self.fold.discount(&origin);
         self.fold.state.interrupt(&self.spec.name, cause, at, origin)
+    }
+
+    /// Its monitoring has stopped: what is known of it is kept for when it is watched again.
+    pub(crate) fn note_removed(&mut self) -> Option<ServiceFacts> {
+        let facts = self.facts.as_mut()?;
+        facts.watched = false;
+        Some(facts.clone())
+    }
+
+    /// It is watched again, after another run or a while without; rules wait until it was asked.
+    pub(crate) fn note_return(&mut self) {
+        self.awaits_recheck = true;
+        self.answered = Answered::default();
+        self.is_awaited = false;
+        self.held_up = HeldUp::No;
+        self.looked_at.clear();
+        self.repair_given_up = false;
     }
 
     /// Whether every question it is to be asked was answered once. Calls are not made of a service
@@ -508,6 +526,8 @@ pub(crate) struct World {
     pub(crate) is_disk_low: bool,
     /// Whether handlers get through, by name.
     pub(crate) reach: BTreeMap<String, Reach>,
+    /// How far back the rules look.
+    pub(crate) reach_of_rules: Duration,
     /// Newest first.
     pub(crate) alerts: VecDeque<AlertRecord>,
 }

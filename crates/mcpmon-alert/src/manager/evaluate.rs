@@ -7,7 +7,7 @@ use std::time::Duration;
 use mcpmon_core::alert::{
     ALERT_SCHEMA, Alert, AlertKey, AlertPhase, AlertState, Notification, NotificationKind, Silence,
 };
-use mcpmon_core::failure::{Failure, Finding};
+use mcpmon_core::failure::{Failure, Finding, FindingCode};
 use mcpmon_core::metrics::{ServiceMetrics, SystemMetrics, ToolMetrics};
 use mcpmon_core::monitor::MonitorEvent;
 use mcpmon_core::rule::{MonitorFact, RuleContext, RuleError, RuleInput, Scope, Usual, Verdict};
@@ -190,11 +190,22 @@ impl AlertManager {
                 }
             };
             let firing = at.is_some_and(|at| states[at].phase == AlertPhase::Firing);
+            let reports_each_change = entry.rule.name() == TOOLS_CHANGED
+                && matches!(view.list_changes, ListChanges::Each(_));
+            // While a dependency is down a change waits.
+            let change = match view.list_changes {
+                ListChanges::Each(change) if reports_each_change && applies => {
+                    change.filter(|_| !view.suppressed)
+                }
+                _ => None,
+            };
+            // The rule decides with the finding of this change, whatever was found since.
+            let findings = change.map(|change| with_change(view.findings, change));
             let context = RuleContext {
                 labels: view.labels,
                 limits: view.limits,
                 failure_code: view.failure.map(|failure| failure.code),
-                findings: view.findings,
+                findings: findings.as_deref().unwrap_or(view.findings),
                 result_changes: view.result_changes,
                 status_seconds: view.since.map(|since| now.since(since).as_secs_f64()),
                 usual: view.usual,
@@ -214,7 +225,8 @@ impl AlertManager {
                 failure: view.failure,
                 is_flapping,
                 suppressed: view.suppressed,
-                list_changes: view.list_changes,
+                reports_each_change,
+                change,
                 silences: &self.silences,
                 routing: &self.routing,
                 history: &mut self.history,
@@ -234,7 +246,10 @@ struct Round<'a> {
     failure: Option<&'a Failure>,
     is_flapping: bool,
     suppressed: bool,
-    list_changes: ListChanges<'a>,
+    /// Whether this rule reports each change of lists, and nothing else makes it fire.
+    reports_each_change: bool,
+    /// The change that it may report now.
+    change: Option<&'a ListChange>,
     silences: &'a [Silence],
     routing: &'a Routing,
     history: &'a mut VecDeque<Alert>,
@@ -256,14 +271,14 @@ impl<'a> Round<'a> {
             Some(Ok(verdict)) => verdict,
             Some(Err(error)) => {
                 self.complain(entry, error);
-                Verdict::NoData
+                // A rule that cannot decide hides no change.
+                if self.change.is_some() { Verdict::Firing } else { Verdict::NoData }
             }
         };
-        let change = self.change_to_report(entry, applies);
-        let verdict = if change.is_some() { Verdict::Firing } else { verdict };
+        self.change = self.change.filter(|_| verdict == Verdict::Firing);
         let is_firing = |at: usize| states[at].phase == AlertPhase::Firing;
         // A finding lasts for a day: it keeps an alert firing and begins none.
-        let waits_for_change = self.reports_each_change(entry) && change.is_none();
+        let waits_for_change = self.reports_each_change && self.change.is_none();
         if waits_for_change && verdict == Verdict::Firing && !at.is_some_and(is_firing) {
             return;
         }
@@ -282,7 +297,7 @@ impl<'a> Round<'a> {
         };
         let state = &mut states[at];
         let now = self.context.now;
-        let decision = match change {
+        let decision = match self.change {
             Some(change) => self.begin_anew(state, change),
             None => machine::step(state, verdict, level, &entry.timing, now),
         };
@@ -313,27 +328,17 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn reports_each_change(&self, entry: &Entry) -> bool {
-        entry.rule.name() == TOOLS_CHANGED && matches!(self.list_changes, ListChanges::Each(_))
-    }
-
-    /// The change of lists that this rule reports now. While a dependency is down it waits.
-    fn change_to_report(&self, entry: &Entry, applies: bool) -> Option<&'a ListChange> {
-        match self.list_changes {
-            ListChanges::Each(change) if entry.rule.name() == TOOLS_CHANGED => {
-                change.filter(|_| applies && !self.suppressed)
-            }
-            _ => None,
-        }
-    }
-
     /// A change of lists has an alert of its own, whatever was reported before and when: the alert
-    /// of an earlier change ends with it.
+    /// of an earlier change ends with it, and who received that one receives its end.
     fn begin_anew(&mut self, state: &mut AlertState, change: &ListChange) -> Decision {
         if state.phase == AlertPhase::Firing {
-            self.apply(state, Decision::Resolve { tell: false });
+            let tell = state.told;
+            self.apply(state, Decision::Resolve { tell });
             if let Some(alert) = &mut state.alert {
                 alert.ended_because = Some("the lists changed again".to_owned());
+            }
+            if tell {
+                self.tell_end(state);
             }
             self.record_alert(state);
         }
@@ -443,7 +448,7 @@ impl<'a> Round<'a> {
     }
 
     fn new_alert(&mut self, entry: &mut Entry, key: &AlertKey, level: Level) -> Alert {
-        let change = self.change_to_report(entry, true);
+        let change = self.change;
         let message = match change {
             Some(change) => format!("{} ({})", self.message(entry), change.describe_change()),
             None => self.message(entry),
@@ -548,6 +553,13 @@ impl<'a> Round<'a> {
             self.out.events.push(MonitorEvent::AlertFired(record));
         }
     }
+}
+
+/// What is odd about a service as its rule is to see it that reports this change: the finding of the
+/// change itself in the place of any later one.
+fn with_change(findings: &[Finding], change: &ListChange) -> Vec<Finding> {
+    let others = findings.iter().filter(|finding| finding.code != FindingCode::ToolsChanged);
+    others.cloned().chain([change.to_finding()]).collect()
 }
 
 /// The numbers as the alert carries them. A snapshot is plain data, so this cannot fail.

@@ -111,7 +111,7 @@ fn of_services() -> Vec<BuiltIn> {
     let mut changed = rule(
         TOOLS_CHANGED,
         Level::Info,
-        r#""tools_changed" in findings"#,
+        r#""tools_changed" in findings || "tools_unstable" in findings"#,
         "{{ service_name }}: its tools, prompts, resources or instructions are not those it listed before; `mcpmon tools {{ service_name }}` shows them",
     );
     changed.guard = Some(nothing_found);

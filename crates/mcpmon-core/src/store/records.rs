@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::history;
 use crate::check::CheckMeaning;
-use crate::failure::{Failure, FailureCode, Finding};
+use crate::failure::{Failure, FailureCode, Finding, FindingCode};
 use crate::metrics::{ProcessMetrics, SystemMetrics};
 use crate::observation::{Conversation, Lists, Observation, Phases, Question};
 use crate::service::ServiceName;
@@ -205,16 +205,30 @@ pub struct ListChange {
     pub tools_before: u32,
     /// Tools now.
     pub tools: u32,
-    /// The lists go back and forth, and these were there within the last hour: the change is
-    /// stored and not reported by itself.
+    /// The lists go back and forth, and these were there within the last hour. Of several such
+    /// changes in a row the first is reported, the others are stored alone.
     #[serde(default)]
     pub is_return: bool,
 }
 
 impl ListChange {
+    /// The finding that the lists changed: what rules see of this change.
+    pub fn to_finding(&self) -> Finding {
+        Finding::new(FindingCode::ToolsChanged, self.describe_change())
+            .with(Finding::CHANGED_AT, self.at.to_string())
+            .with("tools_before", self.tools_before)
+            .with("tools", self.tools)
+            .with("hash_before", self.hash_before.clone())
+            .with("hash", self.hash.clone())
+    }
+
     /// What changed, for people.
     pub fn describe_change(&self) -> String {
         let tools = if self.tools == 1 { "tool" } else { "tools" };
+        if self.is_return {
+            let now = self.tools;
+            return format!("the lists go back and forth: {now} {tools}, as within the last hour");
+        }
         match (self.tools_before, self.tools) {
             (before, now) if before == now => {
                 format!("the lists are others than those stored before: {now} {tools}, as before")

@@ -6,6 +6,8 @@ mod durable;
 mod endings;
 mod function;
 mod gaps;
+#[expect(clippy::unwrap_used, reason = "a run that cannot go on fails")]
+mod lists;
 mod memory_store;
 mod monitor;
 mod quiet;

@@ -1,0 +1,146 @@
+//! What the store knows of services that are watched from now on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcpmon_alert::TOOLS_CHANGED;
+use mcpmon_core::Timestamp;
+use mcpmon_core::alert::AlertState;
+use mcpmon_core::service::{ServiceName, ServiceSpec};
+use mcpmon_core::state::{ChangeOrigin, StatusChange};
+use mcpmon_core::store::{ListChange, RecordQuery, ServiceFacts, Store, StoreError};
+use mcpmon_core::window::RING_SPAN;
+
+use crate::outbox::ANSWER_WITHIN;
+use crate::pulse::is_gap;
+use crate::world::Watched;
+
+/// A change of lists that was stored so long ago and never reported is not reported any more: whoever
+/// comes back from a week away still hears of it.
+const REPORTED_WITHIN: Duration = Duration::from_secs(8 * 24 * 3_600);
+
+/// Services by name, with what is known of them.
+pub(crate) type Known = BTreeMap<ServiceName, Watched>;
+
+/// The newest list change that was reported of each service.
+pub(crate) fn reported_changes(states: &[AlertState]) -> HashMap<ServiceName, Timestamp> {
+    let of_lists = states.iter().filter(|state| state.key.rule == TOOLS_CHANGED);
+    let reported = of_lists
+        .filter_map(|state| Some((state.key.subject.service()?.clone(), state.reported_change?)));
+    reported.collect()
+}
+
+/// Takes up what the store knows of `services`, in windows of at least `reach`. Returns what it knows
+/// of others that were watched when it was written last.
+pub(crate) async fn recall_services(
+    store: &dyn Store,
+    services: &mut Known,
+    reported: &HashMap<ServiceName, Timestamp>,
+    reach: Duration,
+    now: Timestamp,
+) -> Result<Vec<ServiceFacts>, StoreError> {
+    let mut others = Vec::new();
+    for stored in store.services().await? {
+        match services.get_mut(&stored.facts.service) {
+            Some(one) => one.restore(&stored),
+            None if stored.facts.watched => others.push(stored.facts),
+            None => {}
+        }
+    }
+    for (name, one) in services.iter_mut() {
+        if let Some(record) = store.lists(name).await? {
+            one.signs.drift.restore(&record.lists);
+        }
+    }
+    let only = (services.len() == 1).then(|| services.keys().next().cloned()).flatten();
+    let since = |span: Duration| RecordQuery {
+        service: only.clone(),
+        ..RecordQuery::all().since(now.saturating_sub(span))
+    };
+    let mut query = since(reach.max(RING_SPAN));
+    loop {
+        let page = store.checks(&query).await?;
+        for check in &page.items {
+            if let Some(one) = services.get_mut(&check.service) {
+                one.refill(check);
+            }
+        }
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    let mut query = since(reach.max(RING_SPAN));
+    loop {
+        let page = store.changes(&query).await?;
+        for change in &page.items {
+            if let Some(one) = services.get_mut(&change.service) {
+                one.fold.discount(&change.origin);
+            }
+        }
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    let mut changes: HashMap<ServiceName, Vec<ListChange>> = HashMap::new();
+    let mut query = since(REPORTED_WITHIN);
+    loop {
+        let page = store.list_changes(&query).await?;
+        for change in page.items {
+            changes.entry(change.service.clone()).or_default().push(change);
+        }
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    for (name, changes) in changes {
+        if let Some(one) = services.get_mut(&name) {
+            one.signs.drift.restore_changes(changes, reported.get(&name).copied(), now);
+        }
+    }
+    Ok(others)
+}
+
+/// What the store knows of services that a running monitor is to watch from now on. Where it does
+/// not answer, nothing is known.
+pub(crate) async fn recall_new(
+    store: &dyn Store,
+    specs: impl IntoIterator<Item = &ServiceSpec>,
+    reach: Duration,
+    now: Timestamp,
+) -> Known {
+    let name_and_spec = |spec: &ServiceSpec| {
+        (spec.name.clone(), Watched::new(Arc::new(spec.clone()), 0, reach, now))
+    };
+    let mut known: Known = specs.into_iter().map(name_and_spec).collect();
+    if known.is_empty() {
+        return known;
+    }
+    let recalled = tokio::time::timeout(ANSWER_WITHIN, async {
+        let reported = reported_changes(&store.states().await?);
+        recall_services(store, &mut known, &reported, reach, now).await
+    })
+    .await;
+    let error = match recalled {
+        Ok(Ok(_)) => return known,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the store does not answer".to_owned(),
+    };
+    tracing::warn!(%error, services = known.len(),
+        "What is stored of new services could not be read; they begin without a past");
+    Known::new()
+}
+
+/// A service that was left alone for longer than any timetable would leave it, because no monitor
+/// asked it, is `unknown` from its last check on.
+pub(crate) fn interrupted(watched: &mut Watched, now: Timestamp) -> Option<StatusChange> {
+    let last = watched.fold.window.last_check().or(watched.stored_check)?;
+    let limits = &watched.spec.limits;
+    let is_asked = watched.resting().is_none();
+    let is_left = is_gap(now.since(last), limits.check_interval, limits.health_check_timeout);
+    let origin = ChangeOrigin::NotRunning { noticed_at: now };
+    (is_asked && is_left).then(|| watched.interrupt(None, last, origin)).flatten()
+}
