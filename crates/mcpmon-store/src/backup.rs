@@ -1,6 +1,6 @@
 //! A copy of the database, taken while it is written; and a copy put back.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -105,11 +105,8 @@ impl Copier {
 
 fn publish(copy: &Path, target: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    let file = File::open(copy)?;
-    file.set_permissions(PermissionsExt::from_mode(0o600))?;
-    file.sync_all()?;
-    fs::rename(copy, target)?;
-    File::open(target.parent().unwrap_or(Path::new(".")))?.sync_all()
+    fs::set_permissions(copy, PermissionsExt::from_mode(0o600))?;
+    file::publish(copy, target)
 }
 
 /// Puts a copy of `backup` in the place of the database at `path`. What stood there is put aside;
@@ -118,7 +115,8 @@ fn publish(copy: &Path, target: &Path) -> std::io::Result<()> {
 /// # Errors
 ///
 /// When the backup is none of ours or not sound, when a monitor writes the database, or when files
-/// cannot be written. Then everything is as it was.
+/// cannot be written. Then everything is as it was, unless the copy could not take its place: then
+/// the error names where the database before is now.
 pub(crate) fn restore(
     backup: &Path,
     path: &Path,
@@ -141,14 +139,19 @@ pub(crate) fn restore(
         .map_err(|error| store_error(&backup, error))?
         .map_or(Ok(()), |problem| Err(damaged(&backup, &problem)))?;
     let before = match path.symlink_metadata() {
-        Ok(_) => Some(aside::put_aside_held(&path, "before-restore", now, &lock)?),
+        Ok(_) => Some(aside::put_aside(&path, "before-restore", now, &lock)?),
         Err(_) => {
             // A log left by a database that was moved away would be put into the copy.
             aside::put_logs_aside(&path)?;
             None
         }
     };
-    publish(&copy, &path).map_err(|error| io_error(&path, error.to_string()))?;
+    publish(&copy, &path).map_err(|error| {
+        let before = before.as_ref().map_or_else(String::new, |before| {
+            format!("; what was there before is `{}` now", before.display())
+        });
+        io_error(&path, format!("{error}{before}"))
+    })?;
     drop(lock);
     // Opens it as a monitor would: an older schema is brought up to date now, not at next start.
     match Database::open(&path, OpenOptions::default()) {

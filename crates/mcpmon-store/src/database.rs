@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use mcpmon_core::StoreError;
 use mcpmon_core::store::Room;
+use mcpmon_core::{StoreError, Timestamp};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::time::Instant;
 
-use crate::aside;
+use crate::aside::{self, SetAside};
 use crate::error::{damaged, store_error};
 use crate::file::{self, Identity, Standing, WriterLock};
 use crate::head::Head;
@@ -128,7 +128,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Database {
     pub(crate) fn open(path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
         schema::assert_sqlite()?;
-        let options = OpenOptions { readers: options.readers.max(1), ..options };
         if options.read_only {
             Self::open_reader(path, options)
         } else {
@@ -140,6 +139,43 @@ impl Database {
         let path = file::locate(path, true)?;
         let writer = Writer::open(&path, options)?;
         Ok(Self::new(path, options, writer))
+    }
+
+    /// As [`Database::open`]; a file that cannot be used, for a reason that [`aside::cause`] knows,
+    /// is put aside, and a new database begun. The lock is held from the attempt to open the file
+    /// until the new one is open, so what is put aside is the file that was found unusable, and not
+    /// a database that another monitor began there meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::open`], for every other reason; and when the file cannot be put aside.
+    pub(crate) fn open_or_begin(
+        path: &Path,
+        options: OpenOptions,
+        now: Timestamp,
+    ) -> Result<(Self, Option<SetAside>), StoreError> {
+        if options.read_only {
+            return Ok((Self::open(path, options)?, None));
+        }
+        schema::assert_sqlite()?;
+        let path = file::locate(path, true)?;
+        // A file that is refused gets no lock beside it.
+        if let Err(error) = file::examine(&path)
+            && aside::cause(&error).is_none()
+        {
+            return Err(error);
+        }
+        let lock = file::lock(&path)?;
+        let error = match Writer::open_locked(&path, options, &lock) {
+            Ok(writer) => return Ok((Self::new(path, options, writer.with_lock(lock)), None)),
+            Err(error) => error,
+        };
+        let Some(cause) = aside::cause(&error) else { return Err(error) };
+        let set_aside = aside::put_aside(&path, "set-aside", now, &lock)?;
+        let set_aside = SetAside::new(set_aside, cause, &error);
+        tracing::error!(path = %set_aside.path.display(), %error, "Database set aside; a new one begins");
+        let writer = Writer::open_locked(&path, options, &lock)?;
+        Ok((Self::new(path, options, writer.with_lock(lock)), Some(set_aside)))
     }
 
     fn open_reader(path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
@@ -165,6 +201,7 @@ impl Database {
     }
 
     fn new(path: PathBuf, options: OpenOptions, writer: Writer) -> Self {
+        let options = OpenOptions { readers: options.readers.max(1), ..options };
         Self {
             path,
             options,
@@ -416,11 +453,20 @@ impl Database {
 impl Writer {
     /// Takes the database at a path for this monitor; makes it where there is none.
     fn open(path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
-        // Before anything is looked at: what a second monitor sees may be half made.
-        let standing = file::examine(path)?;
+        // A file that is refused gets no lock beside it.
+        file::examine(path)?;
         let lock = file::lock(path)?;
-        let standing = if standing == Standing::Missing { file::examine(path)? } else { standing };
-        if standing == Standing::Missing {
+        Ok(Self::open_locked(path, options, &lock)?.with_lock(lock))
+    }
+
+    /// Opens the database at a path of which the caller holds the lock. The file is examined here,
+    /// whatever was at the path before: the process that had the lock may have changed it.
+    fn open_locked(
+        path: &Path,
+        options: OpenOptions,
+        _held: &WriterLock,
+    ) -> Result<Self, StoreError> {
+        if file::examine(path)? == Standing::Missing {
             aside::put_logs_aside(path)?;
             file::create(path, build)?;
         }
@@ -441,8 +487,12 @@ impl Writer {
             file: file::identity(path),
             log: file::identity(&file::with_suffix(path, "-wal")),
             lost_at: None,
-            _lock: Some(lock),
+            _lock: None,
         })
+    }
+
+    fn with_lock(self, lock: WriterLock) -> Self {
+        Self { _lock: Some(lock), ..self }
     }
 }
 
@@ -545,6 +595,8 @@ fn assert_whole(path: &Path, connection: &Connection) -> Result<(), Cut> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use mcpmon_core::store::{Batch, RecordQuery, SampleStore};
     use mcpmon_testkit::START;
     use mcpmon_testkit::samples::check;
@@ -593,6 +645,77 @@ mod tests {
         other.execute_batch("ROLLBACK").unwrap();
         store.append(&batch).await.unwrap();
         assert_eq!(store.checks(&RecordQuery::all()).await.unwrap().items.len(), 1);
+    }
+
+    /// What `open` gives for a path that another process holds; that process changes the file by
+    /// `change` and lets it go while `open` waits for the lock.
+    #[track_caller]
+    fn open_while_held<T: Send>(
+        path: &Path,
+        open: impl Fn() -> Result<T, StoreError> + Send,
+        change: impl FnOnce(),
+    ) -> Result<T, StoreError> {
+        let lock = file::lock(path).unwrap();
+        std::thread::scope(|scope| {
+            let opening = scope.spawn(move || {
+                loop {
+                    match open() {
+                        // The machine was too busy for the change to come in time.
+                        Err(StoreError::InUse { .. }) => {}
+                        opened => return opened,
+                    }
+                }
+            });
+            std::thread::sleep(Duration::from_millis(40));
+            change();
+            drop(lock);
+            opening.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_file_that_changed_while_its_lock_was_waited_for_is_looked_at_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().canonicalize().unwrap().join("mcpmon.db");
+        let (open, moved) =
+            (|| Database::open(&path, OpenOptions::default()), directory.path().join("moved.db"));
+        drop(open().unwrap());
+        drop(open_while_held(&path, open, || std::fs::rename(&path, &moved).unwrap()).unwrap());
+        assert!(path.exists(), "a new one is made");
+
+        let foreign = {
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[68..72].copy_from_slice(&[0, 0, 0, 7]);
+            bytes
+        };
+        let change = || {
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, &foreign).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        };
+        let refused = open_while_held(&path, open, change).unwrap_err();
+        assert!(matches!(refused, StoreError::Foreign { .. }), "{refused:?}");
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "another program's file is left as it is");
+    }
+
+    #[tokio::test]
+    async fn a_database_that_another_monitor_began_meanwhile_is_not_put_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().canonicalize().unwrap();
+        let (path, other) = (directory.join("mcpmon.db"), directory.join("other.db"));
+        let store = SqliteStore::open(&other, OpenOptions::default()).unwrap();
+        let batch = Batch { checks: vec![check("files", START)], ..Batch::default() };
+        store.append(&batch).await.unwrap();
+        drop(store);
+        std::fs::write(&path, "no database").unwrap();
+        let open = || SqliteStore::open_or_begin(&path, OpenOptions::default(), START);
+        let begin = || std::fs::rename(&other, &path).unwrap();
+        let (store, set_aside) = open_while_held(&path, open, begin).unwrap();
+        assert_eq!(set_aside, None);
+        assert_eq!(store.checks(&RecordQuery::all()).await.unwrap().items, batch.checks);
+        let names = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(names.into_iter().all(|name| !name.to_string_lossy().contains("set-aside")));
     }
 
     #[test]

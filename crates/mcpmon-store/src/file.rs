@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mcpmon_core::StoreError;
 use mcpmon_core::store::Room;
-use rustix::fs::{FlockOperation, OFlags, flock, statvfs};
+use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with, statvfs};
 use rustix::io::Errno;
 
 use crate::error::damaged;
@@ -155,7 +155,8 @@ pub(crate) fn room(path: &Path, log: &Path) -> Result<Room, StoreError> {
 ///
 /// # Errors
 ///
-/// When the directory cannot be written, or `build` fails; then nothing stands at `path`.
+/// When the directory cannot be written, `build` fails, or a file came to `path` meanwhile: that file
+/// is left as it is.
 pub(crate) fn create(
     path: &Path,
     build: impl FnOnce(&Path) -> Result<(), StoreError>,
@@ -163,6 +164,9 @@ pub(crate) fn create(
     let draft = with_suffix(path, ".new");
     let unwritable = |error: std::io::Error| match error.kind() {
         ErrorKind::StorageFull => StoreError::Full { path: path.to_path_buf() },
+        ErrorKind::AlreadyExists => {
+            io_error(path, "another file was put there while it was created; try again".into())
+        }
         _ => io_error(path, format!("it cannot be created ({error}); give a path you can write")),
     };
     discard(&draft);
@@ -174,14 +178,59 @@ pub(crate) fn create(
     built
 }
 
-/// Gives a finished draft its name, durably.
-fn publish(draft: &Path, path: &Path) -> std::io::Result<()> {
+/// Gives a finished draft its name, durably. A file that has the name already is not replaced.
+///
+/// # Errors
+///
+/// [`ErrorKind::AlreadyExists`] where `path` exists; else when the directory cannot be written.
+pub(crate) fn publish(draft: &Path, path: &Path) -> std::io::Result<()> {
     File::open(draft)?.sync_all()?;
-    fs::rename(draft, path)?;
+    rename_to_free(draft, path)?;
     match path.parent() {
         Some(directory) => File::open(directory)?.sync_all(),
         None => Ok(()),
     }
+}
+
+type Rename = fn(&Path, &Path) -> std::io::Result<()>;
+
+/// Ways to rename a file to a free name. NFS and some FUSE file systems refuse the first, FAT and
+/// others refuse the second; the last can replace a file that comes between look and rename.
+const RENAMES: [Rename; 3] = [rename_exclusively, link_and_unlink, look_and_rename];
+
+/// Renames a file, unless `to` exists.
+fn rename_to_free(from: &Path, to: &Path) -> std::io::Result<()> {
+    let [best, others @ ..] = RENAMES;
+    others.into_iter().fold(best(from, to), |done, next| match done {
+        Err(error) if is_unsupported(&error) => next(from, to),
+        done => done,
+    })
+}
+
+fn rename_exclusively(from: &Path, to: &Path) -> std::io::Result<()> {
+    Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+}
+
+fn link_and_unlink(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::hard_link(from, to)?;
+    if let Err(error) = fs::remove_file(from) {
+        tracing::warn!(path = %from.display(), %error, "Leftover name of a file stays");
+    }
+    Ok(())
+}
+
+fn look_and_rename(from: &Path, to: &Path) -> std::io::Result<()> {
+    match fs::symlink_metadata(to) {
+        Ok(_) => Err(ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(from, to),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the file system, the kernel or a sandbox does not know this kind of call.
+fn is_unsupported(error: &std::io::Error) -> bool {
+    let codes = [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::PERM];
+    error.raw_os_error().is_some_and(|code| codes.iter().any(|known| known.raw_os_error() == code))
 }
 
 /// Takes away what an interrupted creation left.
@@ -301,6 +350,41 @@ mod tests {
         assert!(matches!(judge(b""), Err(StoreError::Damaged { .. })));
         assert!(matches!(judge(&header(ours, 1)[..99]), Err(StoreError::Damaged { .. })));
         assert!(matches!(judge(&[7; 4_096]), Err(StoreError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_file_that_came_while_a_database_was_made_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("m.db");
+        let refused = create(&path, |draft| {
+            fs::write(draft, "ours").unwrap();
+            fs::write(&path, "theirs").unwrap();
+            Ok(())
+        })
+        .unwrap_err();
+        assert!(refused.to_string().contains("another file was put there"), "{refused}");
+        assert_eq!(fs::read(&path).unwrap(), b"theirs");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn each_way_to_rename_takes_a_free_name_only() {
+        for rename in RENAMES {
+            let directory = tempfile::tempdir().unwrap();
+            let [from, to, link] = ["from", "to", "link"].map(|name| directory.path().join(name));
+            std::os::unix::fs::symlink(directory.path().join("nowhere"), &link).unwrap();
+            fs::write(&from, "ours").unwrap();
+            rename(&from, &to).unwrap();
+            assert_eq!((from.exists(), fs::read(&to).unwrap()), (false, b"ours".to_vec()));
+            fs::write(&from, "new").unwrap();
+            for taken in [&to, &link] {
+                let refused = rename(&from, taken).unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+                assert!(!is_unsupported(&refused), "it is not tried in another way");
+            }
+            assert_eq!(fs::read(&to).unwrap(), b"ours");
+            assert!(link.is_symlink() && from.exists());
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use mcpmon_core::store::{
 use mcpmon_core::{ServiceName, Timestamp};
 use tokio::sync::Semaphore;
 
-use crate::aside::{self, SetAside};
+use crate::aside::SetAside;
 use crate::backup::{self, Draft};
 use crate::database::{Database, OpenOptions};
 use crate::holds::WriterHolds;
@@ -46,9 +46,7 @@ impl SqliteStore {
     /// Says whose the file is, what is wrong with it, or who else writes it. Nothing was changed
     /// then.
     pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, StoreError> {
-        let database = Database::open(path.as_ref(), options)?;
-        let readers = database.options().readers;
-        Ok(Self { database: Arc::new(database), readers: Arc::new(Semaphore::new(readers)) })
+        Database::open(path.as_ref(), options).map(Self::from_database)
     }
 
     /// Opens the database beside its monitor, or without one: to ask, and to leave commands.
@@ -73,18 +71,13 @@ impl SqliteStore {
         options: OpenOptions,
         now: Timestamp,
     ) -> Result<(Self, Option<SetAside>), StoreError> {
-        let path = path.as_ref();
-        let error = match Self::open(path, options) {
-            Ok(store) => return Ok((store, None)),
-            Err(error) => error,
-        };
-        let cause = match aside::cause(&error) {
-            Some(cause) if !options.read_only => cause,
-            _ => return Err(error),
-        };
-        let set_aside = SetAside::new(aside::put_aside(path, "set-aside", now)?, cause, &error);
-        tracing::error!(path = %set_aside.path.display(), %error, "Database set aside; a new one begins");
-        Ok((Self::open(path, options)?, Some(set_aside)))
+        let (database, set_aside) = Database::open_or_begin(path.as_ref(), options, now)?;
+        Ok((Self::from_database(database), set_aside))
+    }
+
+    fn from_database(database: Database) -> Self {
+        let readers = database.options().readers;
+        Self { database: Arc::new(database), readers: Arc::new(Semaphore::new(readers)) }
     }
 
     /// Writes a compact copy of one consistent view to `target`, a new file for the owner alone.
