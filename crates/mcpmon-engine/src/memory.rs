@@ -41,7 +41,8 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 const MOST_COMMANDS: usize = 10_000;
 
 /// A [`mcpmon_core::store::Store`] in memory that keeps 24 hours, and at most [`MEMORY_CHECKS`]
-/// checks, 10,000 ended alerts and 10,000 messages that wait for their handler.
+/// checks, [`ListChange::MOST_KEPT`] changes of lists of each service, 10,000 ended alerts and 10,000
+/// messages that wait for their handler.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     inner: Mutex<Inner>,
@@ -127,6 +128,7 @@ impl Inner {
             let next = change.at.saturating_add(Duration::from_millis(1));
             if known.list_changes.between(change.at, next).next().is_none() {
                 known.list_changes.insert(tie, change.clone());
+                known.list_changes.keep_newest(ListChange::MOST_KEPT);
             }
         }
         for record in &batch.lists {
@@ -346,6 +348,10 @@ impl SampleStore for MemoryStore {
         }
         if let Some(before) = plan.incidents_before {
             rows += inner.incidents.prune(before);
+            let services = inner.services.values_mut();
+            rows += services
+                .map(|known| known.list_changes.drop_before((before, i64::MIN)))
+                .sum::<u64>();
         }
         if let Some(most) = plan.most_bytes {
             let each = size_of::<(i64, CheckRecord)>() as u64;

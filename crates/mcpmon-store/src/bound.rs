@@ -17,7 +17,7 @@ pub(crate) struct Oldest {
     pub(crate) raw: Option<i64>,
     pub(crate) quarters: Option<i64>,
     pub(crate) hours: Option<i64>,
-    /// The oldest alert that has ended.
+    /// The end of the first alert that ended, or the first change of lists.
     pub(crate) incidents: Option<i64>,
 }
 

@@ -42,7 +42,7 @@ pub struct PruneReport {
     pub quarters: u64,
     /// Summaries of an hour.
     pub hours: u64,
-    /// Changes of status, alerts, messages and samples of the machine.
+    /// Changes of status and of lists, alerts, messages and samples of the machine.
     pub others: u64,
     /// Bytes in use.
     pub used_bytes: u64,
@@ -88,7 +88,8 @@ impl PruneReport {
             others: count("SELECT count(*) FROM host WHERE at < ?1", raw, None)?
                 + count("SELECT count(*) FROM status_change WHERE at < ?1", quarters, None)?
                 + count("SELECT count(*) FROM alert WHERE resolved_at < ?1", incidents, None)?
-                + count("SELECT count(*) FROM outbox WHERE settled_at < ?1", incidents, None)?,
+                + count("SELECT count(*) FROM outbox WHERE settled_at < ?1", incidents, None)?
+                + count("SELECT count(*) FROM list_change WHERE at < ?1", incidents, None)?,
             used_bytes,
             surplus_bytes: used_bytes.saturating_sub(allowed),
         })
@@ -170,7 +171,10 @@ fn squeeze(transaction: &Transaction<'_>, most: u64) -> rusqlite::Result<Pruned>
             .flatten(),
         quarters: rollup::oldest(transaction, Grain::Quarter)?,
         hours: rollup::oldest(transaction, Grain::Hour)?,
-        incidents: first("SELECT min(resolved_at) FROM alert")?,
+        incidents: first(
+            "SELECT min(at) FROM (SELECT min(resolved_at) AS at FROM alert
+                                  UNION ALL SELECT min(at) FROM list_change)",
+        )?,
     };
     let Some(cut) = bound::next_cut(most, used_bytes(transaction)?, oldest) else {
         return Ok(Pruned::default());
@@ -187,6 +191,7 @@ fn squeeze(transaction: &Transaction<'_>, most: u64) -> rusqlite::Result<Pruned>
         Cut::Incidents(before) => {
             step.delete("outbox", "settled_at < ?1", before)?;
             step.delete("alert", "resolved_at < ?1", before)?;
+            step.delete("list_change", "at < ?1", before)?;
         }
     }
     Ok(Pruned { rows: step.rows, more: step.rows > 0 })

@@ -2,7 +2,7 @@
 //! and the samples of the machine.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use mcpmon_core::lists::ListKind;
@@ -168,9 +168,14 @@ pub(crate) fn append(
         let service = directory.service(transaction, &change.service)?;
         append_change(transaction, service, change)?;
     }
+    let mut relisted = BTreeSet::new();
     for change in &batch.list_changes {
         let service = directory.service(transaction, &change.service)?;
         append_list_change(transaction, service, change)?;
+        relisted.insert(service);
+    }
+    for service in relisted {
+        drop_old_list_changes(transaction, service)?;
     }
     for record in &batch.lists {
         let service = directory.service(transaction, &record.service)?;
@@ -380,6 +385,16 @@ fn append_list_change(
     let sql = "INSERT OR IGNORE INTO list_change (service, at, body) VALUES (?1, ?2, ?3)";
     let values = params![service, change.at.as_millis(), to_json(change)?];
     transaction.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// Deletes a service's oldest changes of lists, as many as there are beyond
+/// [`ListChange::MOST_KEPT`]: a server whose lists never settle must not fill the disk.
+fn drop_old_list_changes(transaction: &Transaction<'_>, service: i64) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM list_change WHERE service = ?1 AND at <= (
+                   SELECT at FROM list_change WHERE service = ?1
+                   ORDER BY at DESC LIMIT 1 OFFSET ?2)";
+    transaction.prepare_cached(sql)?.execute(params![service, ListChange::MOST_KEPT as i64])?;
     Ok(())
 }
 

@@ -47,6 +47,7 @@ pub async fn store_conformance<S: Store>(make: impl AsyncFn() -> S) {
     samples::lists_keep_the_moment_they_were_first_seen(&make().await).await;
     samples::lists_that_were_not_given_stay_as_they_were(&make().await).await;
     samples::every_change_of_lists_is_kept_once(&make().await).await;
+    samples::the_newest_changes_of_lists_are_kept(&make().await).await;
     samples::the_machine_is_remembered(&make().await).await;
     samples::pruning_takes_what_is_old_and_leaves_the_last_status(&make().await).await;
     samples::hostile_text_is_kept_as_it_came(&make().await).await;

@@ -16,10 +16,11 @@ pub struct PrunePlan {
     pub quarters_before: Option<Timestamp>,
     /// Summaries of an hour older than this go.
     pub hours_before: Option<Timestamp>,
-    /// Resolved alerts and delivered notifications older than this go.
+    /// Resolved alerts, delivered notifications and changes of lists older than this go.
     pub incidents_before: Option<Timestamp>,
     /// The store is to be no larger than this, in bytes: what is too much goes oldest first, raw
-    /// checks before summaries of 15 minutes, these before those of an hour, alerts last.
+    /// checks before summaries of 15 minutes, these before those of an hour, alerts and changes of
+    /// lists last.
     pub most_bytes: Option<u64>,
 }
 

@@ -14,7 +14,8 @@ use crate::time::Timestamp;
 /// Keeps what was seen.
 #[async_trait]
 pub trait SampleStore: Send + Sync {
-    /// Writes a batch in one transaction; returns once it is durable.
+    /// Writes a batch in one transaction; returns once it is durable. Of each service's changes of
+    /// lists the newest [`ListChange::MOST_KEPT`] stay.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use mcpmon_core::store::{HistoryQuery, PrunePlan, SampleStore};
+use mcpmon_core::store::{Batch, HistoryQuery, ListChange, PrunePlan, RecordQuery, SampleStore};
 use mcpmon_core::{StoreError, Timestamp};
 use mcpmon_store::{OpenOptions, SetAsideCause, SqliteStore};
 use mcpmon_testkit::START;
@@ -202,4 +202,38 @@ async fn the_file_is_held_under_its_bound_by_what_is_oldest() {
     let report = store.would_prune(&plan).await.unwrap();
     assert_eq!(report.checks, info.checks);
     assert!(store.check().await.unwrap().ok);
+}
+
+#[tokio::test]
+async fn changes_of_lists_are_under_the_bound_as_well() {
+    const BOUND: u64 = 700_000;
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("mcpmon.db");
+    let store = open(&path);
+    let newest = at(3_600 * (ListChange::MOST_KEPT as u64 - 1));
+    for service in ["files", "github", "search"] {
+        let changes = (0..ListChange::MOST_KEPT as u64).map(|hour| ListChange {
+            service: service.into(),
+            at: at(3_600 * hour),
+            hash_before: format!("c2:{hour:064x}"),
+            hash: format!("c2:{:064x}", hour + 1),
+            tools_before: 7,
+            tools: 8,
+            is_return: false,
+        });
+        let batch = Batch { list_changes: changes.collect(), ..Batch::default() };
+        store.append(&batch).await.unwrap();
+    }
+    let plan = PrunePlan { most_bytes: Some(BOUND), ..PrunePlan::default() };
+    let report = store.would_prune(&plan).await.unwrap();
+    assert!(report.surplus_bytes > 0, "{report:?}");
+    let outdated = PrunePlan { incidents_before: Some(at(36_000)), ..plan };
+    assert_eq!(store.would_prune(&outdated).await.unwrap().others, 30);
+
+    while store.prune(&plan).await.unwrap().more {}
+    assert_eq!(store.would_prune(&plan).await.unwrap().surplus_bytes, 0);
+    assert!(fs::metadata(&path).unwrap().len() < BOUND);
+    let left = store.list_changes(&RecordQuery::all()).await.unwrap().items;
+    assert!(left[0].at > at(0), "the oldest went");
+    assert_eq!(left[left.len() - 1].at, newest, "the newest stay");
 }

@@ -371,6 +371,30 @@ pub(super) async fn every_change_of_lists_is_kept_once(store: &impl SampleStore)
     assert!(every(&nobody, async |query| store.list_changes(query).await).await.is_empty());
 }
 
+pub(super) async fn the_newest_changes_of_lists_are_kept(store: &impl SampleStore) {
+    let moments = 1..=ListChange::MOST_KEPT as u64 + 10;
+    let mut changes: Vec<_> = moments.map(|n| list_change("files", n * 1_000)).collect();
+    changes.push(list_change("github", 1_000));
+    for changes in changes.chunks(400) {
+        let batch = Batch { list_changes: changes.to_vec(), ..Batch::default() };
+        append(store, batch).await;
+    }
+    // An import brings older ones after newer ones.
+    let old = Batch { list_changes: vec![list_change("files", 500)], ..Batch::default() };
+    store.put_back(&old).await.expect("the past is taken");
+    let query = RecordQuery::of("files".into());
+    let found = every(&query, async |query| store.list_changes(query).await).await;
+    assert_eq!(found.len(), ListChange::MOST_KEPT, "a server may never settle");
+    assert_eq!(found, changes[10..changes.len() - 1], "the oldest go");
+    let query = RecordQuery::of("github".into());
+    let found = every(&query, async |query| store.list_changes(query).await).await;
+    assert_eq!(found.len(), 1, "each service has its own");
+    let plan = PrunePlan { incidents_before: Some(at(20_000)), ..PrunePlan::default() };
+    while store.prune(&plan).await.expect("it is pruned").more {}
+    let found = every(&RecordQuery::all(), async |query| store.list_changes(query).await).await;
+    assert_eq!(found, changes[19..changes.len() - 1], "what is older than its retention goes");
+}
+
 pub(super) async fn the_machine_is_remembered(store: &impl SampleStore) {
     let samples: Vec<_> = (0..5).map(|n| host(at(n * 15_000))).collect();
     append(store, Batch { host: samples.clone(), ..Batch::default() }).await;
