@@ -47,6 +47,12 @@ impl Watched {
 
     async fn serving(server: Server) -> Self {
         let server = FixtureServer::serving(server).await;
+        let home = Self::configured(&server);
+        Self { home, server }
+    }
+
+    /// A home whose configuration watches `server` as `a`.
+    fn configured(server: &FixtureServer) -> Home {
         let home = Home::new();
         let notes = home.work().join("notes");
         let notes = notes.display();
@@ -71,7 +77,7 @@ command = ["sh", "-c", "cat >> '{notes}'; echo >> '{notes}'"]
 "#,
             server.url(),
         ));
-        Self { home, server }
+        home
     }
 
     fn list(&self, tool: Tool) {
@@ -80,25 +86,35 @@ command = ["sh", "-c", "cat >> '{notes}'; echo >> '{notes}'"]
 
     /// The stored changes, as an export has them.
     async fn stored(&self) -> Vec<Value> {
-        let ran = self.home.run(&["export", "jsonl", "--file", "-"]).await;
-        let lines = ran.out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.filter(|line| line["record"] == "list_change").collect()
+        exported(&self.home, "list_change").await
     }
 
     /// Ids of the alerts about changes that the handler was given, in order.
     fn notified(&self) -> Vec<String> {
-        let notes = std::fs::read_to_string(self.home.work().join("notes")).unwrap_or_default();
-        let values = serde_json::Deserializer::from_str(&notes).into_iter::<Value>();
-        let mut ids = Vec::new();
-        for value in values.map_while(Result::ok) {
-            let alerts = value["alerts"].as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
-            let of_rule = alerts.iter().filter(|alert| {
-                alert["rule_name"] == "tools_changed" && alert["resolved_at"].is_null()
-            });
-            ids.extend(of_rule.filter_map(|alert| Some(alert["id"].as_str()?.to_owned())));
-        }
-        ids
+        notified_in(&self.home)
     }
+}
+
+/// Records of one kind, as an export has them.
+async fn exported(home: &Home, record: &str) -> Vec<Value> {
+    let ran = home.run(&["export", "jsonl", "--file", "-"]).await;
+    let lines = ran.out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["record"] == record).collect()
+}
+
+/// Ids of the alerts about changes that the handler of a home was given, in order.
+fn notified_in(home: &Home) -> Vec<String> {
+    let notes = std::fs::read_to_string(home.work().join("notes")).unwrap_or_default();
+    let values = serde_json::Deserializer::from_str(&notes).into_iter::<Value>();
+    let mut ids = Vec::new();
+    for value in values.map_while(Result::ok) {
+        let alerts = value["alerts"].as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+        let of_rule = alerts.iter().filter(|alert| {
+            alert["rule_name"] == "tools_changed" && alert["resolved_at"].is_null()
+        });
+        ids.extend(of_rule.filter_map(|alert| Some(alert["id"].as_str()?.to_owned())));
+    }
+    ids
 }
 
 /// Ids of which each is there once.
@@ -116,6 +132,41 @@ async fn rounds_that_end_at_once_lose_no_change() {
         let notified = watched.notified();
         assert_eq!((notified.len(), distinct(&notified)), (changes, changes), "round {round}");
     }
+}
+
+#[tokio::test]
+async fn changes_that_were_imported_are_not_reported_again_and_the_next_one_is() {
+    let watched = Watched::new().await;
+    let [first, _, reworded, poisoned] = lists();
+    // Lists that go back and forth: the alert about the last change has ended, its change is recent.
+    for tool in [&first, &reworded, &first, &reworded] {
+        watched.list(tool.clone());
+        watched.home.run(&["up", "--once", "--yes"]).await.expect(0);
+    }
+    assert_eq!((watched.stored().await.len(), watched.notified().len()), (3, 2));
+    assert!(
+        exported(&watched.home, "alert_state")
+            .await
+            .iter()
+            .all(|state| { state["key"]["rule"] != "tools_changed" })
+    );
+    let alerts = exported(&watched.home, "alert").await;
+    let file = watched.home.work().join("history.jsonl").display().to_string();
+    watched.home.run(&["export", "jsonl", "--file", &file]).await.expect(0);
+
+    let copy = Watched::configured(&watched.server);
+    copy.run(&["import", &file]).await.expect(0);
+    copy.run(&["up", "--once", "--yes"]).await.expect(0);
+    assert_eq!(notified_in(&copy), [""; 0], "history is no news");
+    let copied = exported(&copy, "alert").await;
+    assert!(alerts.iter().all(|alert| copied.contains(alert)), "{copied:?}");
+
+    watched.list(poisoned);
+    copy.run(&["up", "--once", "--yes"]).await.expect(0);
+    assert_eq!(exported(&copy, "list_change").await.len(), 4);
+    let notified = notified_in(&copy);
+    assert_eq!(notified.len(), 1, "{notified:?}");
+    assert!(!watched.notified().contains(&notified[0]), "it is another change");
 }
 
 /// Whether a server answers a request with this method.

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcpmon_alert::TOOLS_CHANGED;
 use mcpmon_core::Timestamp;
 use mcpmon_core::alert::AlertState;
 use mcpmon_core::service::{ServiceName, ServiceSpec};
@@ -16,16 +15,12 @@ use crate::outbox::ANSWER_WITHIN;
 use crate::pulse::is_gap;
 use crate::world::Watched;
 
-/// A change of lists that was stored so long ago and never reported is not reported any more: whoever
-/// comes back from a week away still hears of it.
-const REPORTED_WITHIN: Duration = Duration::from_secs(8 * 24 * 3_600);
-
 /// Services by name, with what is known of them.
 pub(crate) type Known = BTreeMap<ServiceName, Watched>;
 
 /// The newest list change that was reported of each service.
 pub(crate) fn reported_changes(states: &[AlertState]) -> HashMap<ServiceName, Timestamp> {
-    let of_lists = states.iter().filter(|state| state.key.rule == TOOLS_CHANGED);
+    let of_lists = states.iter().filter(|state| state.key.rule == ListChange::RULE);
     let reported = of_lists
         .filter_map(|state| Some((state.key.subject.service()?.clone(), state.reported_change?)));
     reported.collect()
@@ -85,7 +80,7 @@ pub(crate) async fn recall_services(
         }
     }
     let mut changes: HashMap<ServiceName, Vec<ListChange>> = HashMap::new();
-    let mut query = since(REPORTED_WITHIN);
+    let mut query = since(ListChange::REPORTED_WITHIN);
     loop {
         let page = store.list_changes(&query).await?;
         for change in page.items {

@@ -11,13 +11,14 @@ use std::io::{BufRead, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcpmon_core::alert::AlertState;
+use mcpmon_core::alert::{AlertKey, AlertState};
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
-    AlertQuery, AlertRecord, Batch, CheckRecord, ListRecord, RecordQuery, ServiceFacts, Transition,
+    AlertQuery, AlertRecord, Batch, CheckRecord, ListChange, ListRecord, RecordQuery, ServiceFacts,
+    Transition,
 };
 use mcpmon_core::{
-    Alert, FailureCode, IncidentLog, SampleStore, ServiceName, StoreError, Timestamp,
+    Alert, FailureCode, IncidentLog, SampleStore, ServiceName, StoreError, Subject, Timestamp,
 };
 
 use crate::export::{EXPORT_SCHEMA, ReadLine};
@@ -209,7 +210,9 @@ struct Writing<'a> {
     /// When the lists the store has were first seen.
     listed: HashMap<ServiceName, Timestamp>,
     /// Subjects whose standing the store knows.
-    judged: HashSet<mcpmon_core::alert::AlertKey>,
+    judged: HashSet<AlertKey>,
+    /// States of the rule that reports changes of lists, as they are stored.
+    list_rules: HashMap<ServiceName, AlertState>,
     /// When what is being read was exported.
     exported_at: Option<Timestamp>,
     /// Alerts that were open then and whose standing is not read yet, by id.
@@ -233,13 +236,22 @@ impl<'a> Writing<'a> {
                 described.insert(name);
             }
         }
-        let judged = incidents.states().await?.into_iter().map(|state| state.key).collect();
+        let (mut judged, mut list_rules) = (HashSet::new(), HashMap::new());
+        for state in incidents.states().await? {
+            if !is_mark(&state) {
+                judged.insert(state.key.clone());
+            }
+            if let Some(service) = list_rule_service(&state.key) {
+                list_rules.insert(service.clone(), state);
+            }
+        }
         Ok(Self {
             samples,
             incidents,
             described,
             listed,
             judged,
+            list_rules,
             exported_at: None,
             open: BTreeMap::new(),
             batch: Batch::default(),
@@ -264,7 +276,9 @@ impl<'a> Writing<'a> {
             ReadLine::Alert(record) => self.add_alert(*record).await?,
             ReadLine::AlertState(state) => self.add_state(*state).await?,
         }
-        if self.batch.checks.len() >= BATCH || self.batch.changes.len() >= BATCH {
+        let batch = &self.batch;
+        let longest = batch.checks.len().max(batch.changes.len()).max(batch.list_changes.len());
+        if longest >= BATCH {
             self.flush().await?;
         }
         Ok(())
@@ -300,6 +314,8 @@ impl<'a> Writing<'a> {
         self.only_new_checks(&mut batch.checks).await?;
         self.only_new_changes(&mut batch.changes).await?;
         let (checks, changes) = (batch.checks.len() as u64, batch.changes.len() as u64);
+        // Before they are there: an import that ends in between leaves none that counts as news.
+        self.mark_reported(&batch.list_changes).await?;
         self.samples.put_back(&batch).await?;
         self.done.checks += checks;
         self.done.changes += changes;
@@ -353,6 +369,48 @@ impl<'a> Writing<'a> {
         Ok(())
     }
 
+    /// History that is read back is no news: the next monitor does not report these changes.
+    async fn mark_reported(&mut self, changes: &[ListChange]) -> Result<(), ImportError> {
+        let mut moments: BTreeMap<&ServiceName, Vec<Timestamp>> = BTreeMap::new();
+        // A return is reported by no monitor.
+        for change in changes.iter().filter(|change| !change.is_return) {
+            moments.entry(&change.service).or_default().push(change.at);
+        }
+        for (service, moments) in moments {
+            let Some(until) = self.find_reported(service, &moments).await? else { continue };
+            let new = || {
+                let subject = Subject::Service(service.clone());
+                AlertState::new(AlertKey::new(ListChange::RULE, subject), until)
+            };
+            let state = self.list_rules.entry(service.clone()).or_insert_with(new);
+            state.reported_change = Some(until);
+            let state = state.clone();
+            self.commit(Some(state), None, until).await?;
+        }
+        Ok(())
+    }
+
+    /// Up to which moment a service's changes of lists count as reported, now that those of these
+    /// moments are imported; `None` where that stays as it is.
+    async fn find_reported(
+        &self,
+        service: &ServiceName,
+        moments: &[Timestamp],
+    ) -> Result<Option<Timestamp>, ImportError> {
+        let mut stored = Vec::new();
+        let mut query = RecordQuery::of(service.clone());
+        loop {
+            let page = self.samples.list_changes(&query).await?;
+            stored.extend(page.items);
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => break,
+            }
+        }
+        let reported = self.list_rules.get(service).and_then(|state| state.reported_change);
+        Ok(reported_until(reported, &stored, moments))
+    }
+
     /// Adds one that ended; one that is open waits for where it stands.
     async fn add_alert(&mut self, record: AlertRecord) -> Result<(), ImportError> {
         let alert = record.alert;
@@ -386,9 +444,15 @@ impl<'a> Writing<'a> {
     }
 
     /// Where an open alert stands: only of subjects the store has not judged itself.
-    async fn add_state(&mut self, state: AlertState) -> Result<(), ImportError> {
+    async fn add_state(&mut self, mut state: AlertState) -> Result<(), ImportError> {
         if !self.judged.insert(state.key.clone()) {
             return Ok(());
+        }
+        if let Some(service) = list_rule_service(&state.key).cloned() {
+            let known = self.list_rules.get(&service).and_then(|known| known.reported_change);
+            let moments: Vec<Timestamp> = state.reported_change.into_iter().collect();
+            state.reported_change = self.find_reported(&service, &moments).await?.or(known);
+            self.list_rules.insert(service, state.clone());
         }
         let alert = state.alert.as_ref().and_then(|alert| self.open.remove(&alert.id));
         let at = state.since;
@@ -405,6 +469,47 @@ impl<'a> Writing<'a> {
         let transition = Transition { states, alerts, at, ..Transition::default() };
         Ok(self.incidents.commit(&transition).await?)
     }
+}
+
+/// The service whose changes of lists are reported under this key.
+fn list_rule_service(key: &AlertKey) -> Option<&ServiceName> {
+    match &key.subject {
+        Subject::Service(service) if key.rule == ListChange::RULE => Some(service),
+        _ => None,
+    }
+}
+
+/// Whether an import alone made this state, to mark changes of lists as reported: a monitor reports
+/// no change without an alert.
+fn is_mark(state: &AlertState) -> bool {
+    list_rule_service(&state.key).is_some()
+        && state.reported_change.is_some()
+        && state.alert.is_none()
+}
+
+/// Up to which moment a service's changes of lists count as reported, once those of the moments
+/// `imported` are added to `stored`, of which those up to `reported` were reported; `None` where
+/// that stays as it is.
+///
+/// One moment stands for all changes before it. A stored change that a monitor has still to report
+/// therefore stays ahead of that moment, although imported changes that are newer are then reported
+/// with it: repeated rather than lost.
+fn reported_until(
+    reported: Option<Timestamp>,
+    stored: &[ListChange],
+    imported: &[Timestamp],
+) -> Option<Timestamp> {
+    let known: HashSet<Timestamp> = stored.iter().map(|change| change.at).collect();
+    let new = || imported.iter().copied().filter(|at| !known.contains(at));
+    let newest = new().max()?;
+    let is_due = |change: &&ListChange| {
+        // The monitor starts after the newest change, and does not report what is too old then.
+        let is_recent = newest.since(change.at) <= ListChange::REPORTED_WITHIN;
+        !change.is_return && Some(change.at) > reported && is_recent
+    };
+    let first_due = stored.iter().filter(is_due).map(|change| change.at).min();
+    let until = new().filter(|at| first_due.is_none_or(|due| *at < due)).max();
+    until.filter(|until| Some(*until) > reported)
 }
 
 /// The records around these moments, without the long times between them; of one service where all
@@ -463,6 +568,45 @@ mod tests {
             ..RecordQuery::all().since(at(*first))
         });
         assert_eq!(found, asked.collect::<Vec<_>>());
+    }
+
+    /// Changes of one service by the hour: stored ones with `r` for a return, imported ones, the
+    /// newest that was reported before the import and after it.
+    #[track_caller]
+    fn check_reported(before: Option<i64>, stored: &str, imported: &[i64], after: Option<i64>) {
+        let at = |hour: i64| Timestamp::from_millis(hour * 3_600_000);
+        let change = |word: &str| ListChange {
+            service: "s".into(),
+            at: at(word.trim_end_matches('r').parse().unwrap()),
+            hash_before: String::new(),
+            hash: String::new(),
+            tools_before: 1,
+            tools: 1,
+            is_return: word.ends_with('r'),
+        };
+        let stored: Vec<_> = stored.split_whitespace().map(change).collect();
+        let imported: Vec<_> = imported.iter().map(|hour| at(*hour)).collect();
+        let until = reported_until(before.map(at), &stored, &imported);
+        assert_eq!(until.or(before.map(at)), after.map(at), "{stored:?}");
+    }
+
+    #[test]
+    fn imported_changes_count_as_reported_and_those_still_to_be_reported_do_not() {
+        check_reported(None, "", &[], None);
+        check_reported(None, "", &[1, 3, 2], Some(3));
+        check_reported(Some(2), "1 2", &[3], Some(3));
+        check_reported(Some(2), "2", &[1], Some(2));
+        // The store's own, not reported yet.
+        check_reported(None, "5", &[3], Some(3));
+        check_reported(None, "5", &[7], None);
+        check_reported(Some(1), "1 5", &[3, 7], Some(3));
+        // Known already: an import of what the store itself exported.
+        check_reported(None, "5", &[5], None);
+        check_reported(None, "4 5", &[3, 4, 5], Some(3));
+        // No monitor reports these any more.
+        check_reported(None, "5r", &[7], Some(7));
+        check_reported(None, "5 40", &[30], Some(30));
+        check_reported(None, "5", &[29], None);
     }
 
     #[test]

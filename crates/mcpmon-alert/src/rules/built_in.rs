@@ -11,6 +11,7 @@ use std::time::Duration;
 use mcpmon_core::rule::{RuleContext, RuleInput, Scope, Verdict};
 use mcpmon_core::settings::{RuleSettings, Settings};
 use mcpmon_core::status::{Level, Status};
+use mcpmon_core::store::ListChange;
 
 use super::condition_rule::Guard;
 
@@ -28,7 +29,7 @@ const DISK_CRITICAL: f64 = 95.0;
 /// The rule the manager asks first: while it fires, [`SERVICE_DOWN`] says nothing.
 pub const FLAPPING: &str = "flapping";
 /// The rule that a service lists other tools, prompts, resources or instructions than before.
-pub const TOOLS_CHANGED: &str = "tools_changed";
+pub const TOOLS_CHANGED: &str = ListChange::RULE;
 /// The rule that says nothing while its service flaps.
 pub const SERVICE_DOWN: &str = "service_down";
 /// Says that repairs of a service were tried too often.

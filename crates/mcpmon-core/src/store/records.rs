@@ -217,6 +217,14 @@ impl ListChange {
     /// about 400 bytes each.
     pub const MOST_KEPT: usize = 1_000;
 
+    /// Name of the rule that reports changes. The [`AlertState`](crate::alert::AlertState) of this
+    /// rule and the service has the newest change that was reported.
+    pub const RULE: &'static str = "tools_changed";
+
+    /// A monitor that starts reports stored changes that are not older than this: whoever comes back
+    /// from a week away still hears of them.
+    pub const REPORTED_WITHIN: Duration = Duration::from_secs(8 * 24 * 3_600);
+
     /// The finding that the lists changed: what rules see of this change.
     pub fn to_finding(&self) -> Finding {
         Finding::new(FindingCode::ToolsChanged, self.describe_change())

@@ -7,8 +7,8 @@ use mcpmon_core::alert::{Acknowledgement, AlertPhase, AlertState};
 use mcpmon_core::failure::FailureCode;
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{
-    Batch, CheckRecord, IncidentLog, ListRecord, PrunePlan, RecordQuery, SampleStore, ServiceFacts,
-    Transition,
+    Batch, CheckRecord, IncidentLog, ListChange, ListRecord, PrunePlan, RecordQuery, SampleStore,
+    ServiceFacts, Transition,
 };
 use mcpmon_core::{Finding, FindingCode, Status, Timestamp};
 use mcpmon_store::SqliteStore;
@@ -308,6 +308,106 @@ async fn an_alert_whose_subject_is_judged_here_does_not_stay_open() {
         assert_eq!((found.len(), ended.alert.resolved_at), (2, Some(at(9_999))));
         assert!(ended.alert.ended_because.is_some());
         assert_eq!(store.states().await.unwrap().len(), 1);
+    }
+}
+
+fn list_change(moment: u64, is_return: bool) -> ListChange {
+    ListChange {
+        service: "zeta".into(),
+        at: at(moment),
+        hash_before: "c2:a".to_owned(),
+        hash: "c2:b".to_owned(),
+        tools_before: 1,
+        tools: 2,
+        is_return,
+    }
+}
+
+async fn append_list_changes(store: &SqliteStore, list_changes: &[ListChange]) {
+    let batch = Batch { list_changes: list_changes.to_vec(), ..Batch::default() };
+    store.append(&batch).await.unwrap();
+}
+
+/// A history with two changes of lists that were reported and one that is not reported by itself.
+async fn relisted(directory: &TempDir, phase: AlertPhase) -> SqliteStore {
+    let store = open(&directory.path().join("first.db"));
+    lived_in(&store).await;
+    let changes = [(10, false), (20, false), (30, true)].map(|(at, back)| list_change(at, back));
+    append_list_changes(&store, &changes).await;
+    let alert = match phase {
+        AlertPhase::Firing => alert("tools_changed", "zeta"),
+        _ => resolved_alert("tools_changed", "zeta"),
+    };
+    let mut state = standing(&alert, phase);
+    state.reported_change = Some(at(20));
+    let (states, alerts) = (vec![state], vec![alert]);
+    let reported = Transition { states, alerts, at: at(20), ..Transition::default() };
+    store.commit(&reported).await.unwrap();
+    store
+}
+
+async fn list_rule_states(store: &SqliteStore) -> Vec<AlertState> {
+    let states = store.states().await.unwrap().into_iter();
+    states.filter(|state| state.key.rule == ListChange::RULE).collect()
+}
+
+#[tokio::test]
+async fn changes_of_lists_that_are_read_back_count_as_reported() {
+    for phase in [AlertPhase::Firing, AlertPhase::Resolved] {
+        let directory = TempDir::new().unwrap();
+        let first = relisted(&directory, phase).await;
+        let whole = lines_of(&first, &ExportQuery::default()).await;
+        let second = open(&directory.path().join("second.db"));
+        // Once cut short behind the changes, as by a crash, and twice whole.
+        let text = String::from_utf8(whole.clone()).unwrap();
+        let begin: String = text
+            .split_inclusive('\n')
+            .take_while(|line| !line.contains(r#""record":"snapshot""#))
+            .collect();
+        assert_eq!(begin.matches(r#""record":"list_change""#).count(), 3);
+        for lines in [begin.as_bytes(), &whole, &whole] {
+            import(&second, lines).await.unwrap();
+            let states = list_rule_states(&second).await;
+            assert_eq!(states.len(), 1);
+            assert_eq!(states[0].reported_change, Some(at(20)), "{phase:?}");
+        }
+        if phase == AlertPhase::Firing {
+            assert_eq!(list_rule_states(&second).await, list_rule_states(&first).await);
+        }
+        assert_eq!(lines_of(&second, &ExportQuery::default()).await, whole);
+    }
+}
+
+#[tokio::test]
+async fn an_import_hides_no_change_of_lists_that_is_still_to_be_reported() {
+    let directory = TempDir::new().unwrap();
+    let first = relisted(&directory, AlertPhase::Firing).await;
+    let lines = lines_of(&first, &ExportQuery::default()).await;
+    // The store's own changes, the newest of them that it reported, and that after the import.
+    for (own, reported, after) in [
+        (&[][..], None, Some(20)),
+        (&[40], None, Some(20)),
+        (&[40], Some(40), Some(40)),
+        (&[15], None, Some(10)),
+        (&[5], None, None),
+        (&[5], Some(5), Some(20)),
+        (&[10, 20], None, None),
+    ] {
+        let store = open(&directory.path().join(format!("{own:?}{reported:?}.db")));
+        let changes: Vec<_> = own.iter().map(|moment| list_change(*moment, false)).collect();
+        append_list_changes(&store, &changes).await;
+        if let Some(reported) = reported {
+            let mut state =
+                standing(&resolved_alert("tools_changed", "zeta"), AlertPhase::Resolved);
+            state.alert = Some(resolved_alert("tools_changed", "zeta"));
+            state.reported_change = Some(at(reported));
+            let known = Transition { states: vec![state], at: at(50), ..Transition::default() };
+            store.commit(&known).await.unwrap();
+        }
+        import(&store, &lines).await.unwrap();
+        let states = list_rule_states(&store).await;
+        let found = states.iter().find_map(|state| state.reported_change);
+        assert_eq!(found, after.map(at), "{own:?} {reported:?}");
     }
 }
 
