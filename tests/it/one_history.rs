@@ -147,13 +147,37 @@ async fn watch(home: &Home, checks: u64, suspended: bool) {
     up.wait().await.unwrap();
 }
 
+/// The metrics `status` shows of each service that is checked.
+async fn shown_metrics(home: &Home) -> BTreeMap<String, Value> {
+    let report = home.run(&["status", "--output", "json"]).await.json();
+    let services = report["services"].as_array().unwrap().iter();
+    let named = services.map(|one| (one["service"].as_str().unwrap().to_owned(), one));
+    let checked = named.filter(|(name, _)| CHECKED.contains(&name.as_str()));
+    checked.map(|(name, one)| (name, one["metrics"].clone())).collect()
+}
+
+/// The row of an export in which a service was as `status` showed it before the monitor was started
+/// again.
+#[track_caller]
+fn assert_row_before_stop(rows: &[Value], shown: &Value, name: &str) {
+    let last = rows.iter().rfind(|row| row["last_check_time"] == shown["last_check_time"]);
+    let last = last.unwrap_or_else(|| panic!("{name}: no row of {shown}"));
+    assert_eq!(last["status"], shown["status"], "{name}: status at the last check before a stop");
+    assert_eq!(numbers(last), numbers(shown), "{name}: export, status before the restart");
+}
+
 #[tokio::test]
 async fn every_surface_shows_the_same_numbers() {
     let home = Home::new();
     home.configure(configuration());
     watch(&home, 4, true).await;
+    let before_stop = shown_metrics(&home).await;
     home.run(&["silence", "gone", "--for", "1h"]).await.expect(0);
+    // Longer than two intervals and a check: the next monitor notices that none ran.
+    tokio::time::sleep(Duration::from_secs(7)).await;
     watch(&home, 7, false).await;
+    let lines = home.run(&["export", "jsonl", "--file", "-"]).await.out;
+    assert!(lines.contains(r#""kind":"not_running""#), "the stop was too short for a gap");
 
     let shown = status(&home).await;
     assert_eq!(shown["calls"][1..3], [0, 0], "calls are no failed checks: {shown:?}");
@@ -165,8 +189,9 @@ async fn every_surface_shows_the_same_numbers() {
         let past = home.run(&since).await.json()["summary"].clone();
         let counted = [&past["total_checks"], &past["failed_checks"]].map(|n| n.as_u64().unwrap());
         assert_eq!(counted, own[..2], "{name}: history, status");
-        let last = export["services"][name].as_array().unwrap().last().unwrap().clone();
-        assert_eq!(numbers(&last), *own, "{name}: export, status");
+        let rows = export["services"][name].as_array().unwrap();
+        assert_eq!(numbers(rows.last().unwrap()), *own, "{name}: export, status");
+        assert_row_before_stop(rows, &before_stop[name], name);
         let csv = home.run(&["export", "csv", "--service", name, "--file", "-"]).await.out;
         let (head, row) = (csv.lines().next().unwrap(), csv.lines().last().unwrap());
         for (number, value) in ["total_checks", "failed_checks"].iter().zip(own) {

@@ -9,6 +9,12 @@
 //!
 //! Not every heartbeat is stored. [`ServiceFold::is_recorded`] decides which checks are, and only
 //! those change the numbers: a heartbeat that is not stored repeats a good result and changes none.
+//!
+//! In which order stored checks and changes count, [`StoredFold`] decides.
+
+mod stored;
+
+pub use stored::StoredFold;
 
 use std::time::Duration;
 

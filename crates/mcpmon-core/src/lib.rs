@@ -41,7 +41,7 @@ pub use alert::{
 pub use check::CheckMeaning;
 pub use dependency::{Dependency, DependencyError};
 pub use failure::{Failure, FailureCode, Finding, FindingCode, Phase};
-pub use fold::ServiceFold;
+pub use fold::{ServiceFold, StoredFold};
 pub use metrics::{ServiceMetrics, SystemMetrics, ToolMetrics};
 pub use observation::{Observation, Outcome, Phases, Question};
 pub use probe::{HostProbe, Probe, ProbeFactory};

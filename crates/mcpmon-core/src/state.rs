@@ -153,6 +153,15 @@ pub struct StatusChange {
     pub origin: ChangeOrigin,
 }
 
+impl StatusChange {
+    /// When the monitor noticed the change; for one that a check made, when that check began.
+    ///
+    /// What became known before this moment counted before the change, however early its `at` is.
+    pub fn noticed_at(&self) -> Timestamp {
+        self.origin.noticed_at().unwrap_or(self.at)
+    }
+}
+
 impl ServiceState {
     /// A service nobody has looked at.
     pub fn new(now: Timestamp) -> Self {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mcpmon_core::state::StatusChange;
 use mcpmon_core::store::{CheckRecord, Cursor, RecordQuery, SampleStore, StoredService};
-use mcpmon_core::{ServiceFold, ServiceMetrics, ServiceName, StoreError, Timestamp};
+use mcpmon_core::{ServiceMetrics, ServiceName, StoreError, StoredFold, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{ExportError, ExportQuery};
@@ -53,11 +53,11 @@ pub(super) async fn each_record(
             let ended = check.at.saturating_add(check.total);
             while let Some(change) = changes.next_until(ended).await? {
                 if let Some(replay) = replays.get_mut(&change.service) {
-                    replay.foresee(change, check.at);
+                    replay.stored.add_change(change, check.at);
                 }
             }
             let Some(replay) = replays.get_mut(&check.service) else { continue };
-            replay.take(&check, ended);
+            replay.apply_check(&check, ended);
             if query.since.is_none_or(|since| check.at >= since) {
                 give(&replay.record(check, query.window))?;
             }
@@ -158,7 +158,7 @@ impl<'a> Changes<'a> {
 /// One service, as far as it was replayed.
 struct Replay {
     service: ServiceName,
-    fold: ServiceFold,
+    stored: StoredFold,
     /// Restarts there ever were, and those up to the check that was taken last.
     all_restarts: u64,
     restarts: i64,
@@ -166,10 +166,6 @@ struct Replay {
     listed: Option<(Timestamp, usize)>,
     tools_count: Option<u32>,
     tool_list_tokens: Option<u64>,
-    /// Changes read for the sake of another service, still to come for this one.
-    ahead: VecDeque<StatusChange>,
-    /// Whether any change was seen: until then a status is what the last check said.
-    decided: bool,
 }
 
 impl Replay {
@@ -177,63 +173,31 @@ impl Replay {
         let all_restarts = stored.facts.restarts;
         Self {
             service: stored.facts.service.clone(),
-            fold: ServiceFold::new(window, Timestamp::default()),
+            stored: StoredFold::new(window),
             all_restarts,
             restarts: i64::try_from(all_restarts).unwrap_or(i64::MAX),
             listed,
             tools_count: stored.facts.tools_count,
             tool_list_tokens: stored.facts.tool_list_tokens,
-            ahead: VecDeque::new(),
-            decided: false,
         }
     }
 
-    /// Keeps a change until it counts; at once if no check that is still to come lies before it, so
-    /// that changes of what is no longer checked do not pile up.
-    fn foresee(&mut self, change: StatusChange, no_check_before: Timestamp) {
-        self.ahead.push_back(change);
-        self.apply_changes(|change| change.at < no_check_before);
-    }
-
-    fn apply_changes(&mut self, is_due: impl Fn(&StatusChange) -> bool) {
-        while let Some(change) = self.ahead.pop_front_if(|change| is_due(change)) {
-            self.decided = true;
-            self.fold.apply_change(&change);
-        }
-    }
-
-    /// Takes in a check: after what changed before it ended, and before the change that it made.
-    fn take(&mut self, check: &CheckRecord, ended: Timestamp) {
-        let made_by_it = |change: &StatusChange| change.origin.is_check() && change.at >= check.at;
-        self.apply_changes(|change| change.at <= ended && !made_by_it(change));
-        if !self.decided {
-            self.enter(check.status, check.at);
-        }
-        self.fold.apply_check(check);
+    /// Takes in a check that ended at `ended`.
+    fn apply_check(&mut self, check: &CheckRecord, ended: Timestamp) {
+        self.stored.apply_check(check);
         self.restarts += i64::from(check.restarted);
-        self.fold.state.restarts = u64::try_from(self.restarts).unwrap_or(0).min(self.all_restarts);
-        self.apply_changes(|change| change.at <= ended);
+        let fold = &mut self.stored.fold;
+        fold.state.restarts = u64::try_from(self.restarts).unwrap_or(0).min(self.all_restarts);
         let tools_count = match self.listed {
             Some((at, tools)) => (at <= ended).then(|| u32::try_from(tools).unwrap_or(u32::MAX)),
             None => self.tools_count,
         };
-        self.fold.window.note_tools(tools_count, self.tool_list_tokens);
-    }
-
-    /// The status of a service whose changes are not there any more.
-    fn enter(&mut self, status: mcpmon_core::Status, since: Timestamp) {
-        let state = &mut self.fold.state;
-        match (state.status.is_available(), status.is_available()) {
-            (false, true) => state.available_since = Some(since),
-            (_, false) => state.available_since = None,
-            (true, true) => {}
-        }
-        (state.status, state.health) = (status, status);
+        fold.window.note_tools(tools_count, self.tool_list_tokens);
     }
 
     fn record(&self, check: CheckRecord, window: Duration) -> ExportRecord {
         let timestamp = check.at;
-        let metrics = self.fold.metrics(&self.service, window, timestamp);
+        let metrics = self.stored.fold.metrics(&self.service, window, timestamp);
         ExportRecord { timestamp, metrics, check }
     }
 }

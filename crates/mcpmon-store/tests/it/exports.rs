@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use mcpmon_core::failure::FailureCode;
-use mcpmon_core::state::StatusChange;
+use mcpmon_core::state::{ChangeOrigin, StatusChange};
 use mcpmon_core::store::{
-    Batch, CheckRecord, IncidentLog, ListRecord, SampleStore, ServiceFacts, Transition,
+    Batch, CheckRecord, HistoryQuery, IncidentLog, ListRecord, SampleStore, ServiceFacts,
+    Transition,
 };
 use mcpmon_core::{Alert, Status, Timestamp};
 use mcpmon_store::SqliteStore;
@@ -223,6 +224,111 @@ async fn a_table_has_every_field_in_sorted_columns() {
     assert_eq!(cell(4, "check_code"), "connection_refused");
     assert_eq!(cell(4, "timestamp"), at(120).to_string());
     insta::assert_snapshot!(header.join("\n"));
+}
+
+/// A service that is well, is not reached because the network of the monitor is gone, is well
+/// again, and is checked on after the monitor did not run for an hour.
+async fn offline_and_stopped(directory: &TempDir) -> SqliteStore {
+    let store = open(&directory.path().join("mcpmon.db"));
+    let refused = |second| failed_check("files", at(second), FailureCode::ConnectionRefused);
+    let offline = |second| failed_check("files", at(second), FailureCode::MonitorOffline);
+    let well = |second| check("files", at(second));
+    let checks = vec![
+        well(0),
+        refused(30),
+        refused(60),
+        offline(90),
+        offline(120),
+        well(150),
+        well(180),
+        refused(3_780),
+        refused(3_810),
+    ];
+    let (up, unknown) = (Status::Running, Status::Unknown);
+    let by = |second, from, status, origin| StatusChange {
+        origin,
+        ..change("files", second, from, status)
+    };
+    let lost = ChangeOrigin::Offline { failed_since: at(30), noticed_at: at(91) };
+    let is_back = ChangeOrigin::Absent { noticed_at: at(150), slept_ms: 0 };
+    let stopped = ChangeOrigin::NotRunning { noticed_at: at(3_779) };
+    let changes = vec![
+        change("files", 0, unknown, up),
+        by(30, up, unknown, lost),
+        by(150, unknown, unknown, is_back),
+        change("files", 150, unknown, up),
+        by(180, up, unknown, stopped),
+        change("files", 3_780, unknown, Status::Stopped),
+    ];
+    let facts = vec![facts("files", 0)];
+    store.append(&Batch { checks, changes, facts, ..Batch::default() }).await.unwrap();
+    store
+}
+
+/// What each row of [`offline_and_stopped`] is to show: status, uptime, failures in a row, checks
+/// and failed checks of the last five minutes. As the monitor saw it then.
+const OFFLINE_AND_STOPPED: [(&str, f64, u64, u64, u64); 9] = [
+    ("running", 0.0, 0, 1, 0),
+    ("running", 30.0, 1, 2, 1),
+    ("running", 60.0, 2, 3, 2),
+    // The monitor noticed: what failed before was its own network.
+    ("unknown", 0.0, 0, 1, 0),
+    ("unknown", 0.0, 0, 1, 0),
+    ("running", 0.0, 0, 2, 0),
+    // The last check before the monitor ended is that of a service that is well.
+    ("running", 30.0, 0, 3, 0),
+    ("stopped", 0.0, 1, 1, 1),
+    ("stopped", 0.0, 2, 2, 2),
+];
+
+#[tokio::test]
+async fn a_change_counts_from_when_the_monitor_noticed_it() {
+    let directory = TempDir::new().unwrap();
+    let store = offline_and_stopped(&directory).await;
+    let query = ExportQuery { service: Some("files".into()), ..ExportQuery::default() };
+    let number = |record: &Value, name: &str| record[name].as_u64().unwrap();
+    let shown = |record: &Value| {
+        let status = record["status"].as_str().unwrap().to_owned();
+        let [in_a_row, checks, failed] = ["consecutive_failures", "total_checks", "failed_checks"]
+            .map(|name| number(record, name));
+        (status, record["uptime"].as_f64().unwrap(), in_a_row, checks, failed)
+    };
+    let expected = OFFLINE_AND_STOPPED.map(|(status, uptime, in_a_row, checks, failed)| {
+        (status.to_owned(), uptime, in_a_row, checks, failed)
+    });
+
+    let json = json_of(&store, &query).await;
+    let records = json["services"]["files"].as_array().unwrap();
+    assert_eq!(records.iter().map(shown).collect::<Vec<_>>(), expected, "json");
+
+    let mut out = Vec::new();
+    let exporter = Exporter::new(&store, &store);
+    exporter.write_jsonl(&query, at(600), &mut out).await.unwrap();
+    let lines = std::str::from_utf8(&out).unwrap().lines();
+    let lines = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let snapshots = lines.filter(|line| line["record"] == "snapshot");
+    assert_eq!(snapshots.map(|line| shown(&line)).collect::<Vec<_>>(), expected, "jsonl");
+
+    let mut out = Vec::new();
+    exporter.write_csv(&query, &mut out).await.unwrap();
+    let (header, rows) = rows(std::str::from_utf8(&out).unwrap());
+    let cell = |row: &csv::StringRecord, field: &str| {
+        row.get(header.iter().position(|name| name == field).unwrap()).unwrap().to_owned()
+    };
+    let table = rows.iter().map(|row| {
+        let number = |field: &str| cell(row, field).parse::<f64>().unwrap();
+        let count = |field: &str| number(field) as u64;
+        let in_a_row = count("consecutive_failures");
+        let (checks, failed) = (count("total_checks"), count("failed_checks"));
+        (cell(row, "status"), number("uptime"), in_a_row, checks, failed)
+    });
+    assert_eq!(table.collect::<Vec<_>>(), expected, "csv");
+
+    // `history` reports the same failures: those that no change attributes to the monitor.
+    let (service, since, until) = ("files".into(), at(0), at(3_900));
+    let whole = HistoryQuery { service, since, until, step: None };
+    let whole = store.history(&whole).await.unwrap().whole();
+    assert_eq!((whole.counted(), whole.failed()), (5, 2));
 }
 
 #[tokio::test]
