@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use mcpmon_core::contract::{HostReport, MonitorReport, ServiceReport, ServiceStatusReport};
 use mcpmon_core::monitor::Snapshot;
 use mcpmon_core::state::ChangeOrigin;
+use mcpmon_core::store::history::LATEST_DISCOUNT;
 use mcpmon_core::store::{AlertQuery, CheckRecord, RecordQuery, Store, StoredService};
 use mcpmon_core::window::DEFAULT_WINDOW;
 use mcpmon_core::{ServiceFold, ServiceMetrics, ServiceName, StoreError, Timestamp};
@@ -60,8 +61,8 @@ struct Recent {
 impl Recent {
     async fn read(store: &dyn Store, now: Timestamp) -> Result<Self, StoreError> {
         let mut recent = Self::default();
-        let window = RecordQuery::all().since(now.saturating_sub(DEFAULT_WINDOW));
-        let mut query = window.clone();
+        let begin = now.saturating_sub(DEFAULT_WINDOW);
+        let mut query = RecordQuery::all().since(begin);
         loop {
             let page = store.checks(&query).await?;
             for check in page.items {
@@ -72,7 +73,8 @@ impl Recent {
                 None => break,
             }
         }
-        let mut query = window;
+        // A change may be stored before the checks that it attributes to the monitor.
+        let mut query = RecordQuery::all().since(begin.saturating_sub(LATEST_DISCOUNT));
         loop {
             let page = store.changes(&query).await?;
             for change in page.items {
@@ -183,6 +185,31 @@ mod tests {
         assert_eq!(bad.last_check_time, Some(at(3)));
         assert_eq!(seen.services[1].metrics.as_ref().unwrap().error_rate, 0.0);
         assert_eq!(seen.host.unwrap().at, at(2));
+    }
+
+    #[tokio::test]
+    async fn failed_checks_are_discounted_by_a_change_from_before_the_window() {
+        let store = MemoryStore::new();
+        let offline = ChangeOrigin::Offline { failed_since: at(100), noticed_at: at(220) };
+        let refused = |second| {
+            let code = FailureCode::ConnectionRefused;
+            samples::failed_check("far", at(second), code)
+        };
+        let batch = Batch {
+            // The window of the snapshot begins at 200 s.
+            checks: vec![refused(100), refused(160), refused(210), refused(300)],
+            changes: vec![StatusChange {
+                at: at(100),
+                origin: offline,
+                ..change("far", Status::Unknown)
+            }],
+            facts: vec![facts("far", true)],
+            ..Batch::default()
+        };
+        store.append(&batch).await.unwrap();
+        let seen = snapshot(&store, MonitorReport::default(), at(500)).await.unwrap();
+        let far = seen.services[0].metrics.as_ref().unwrap();
+        assert_eq!((far.total_checks, far.failed_checks), (1, 1));
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use mcpmon_core::Timestamp;
 use mcpmon_core::alert::AlertState;
 use mcpmon_core::service::{ServiceName, ServiceSpec};
 use mcpmon_core::state::{ChangeOrigin, StatusChange};
+use mcpmon_core::store::history::LATEST_DISCOUNT;
 use mcpmon_core::store::{ListChange, RecordQuery, ServiceFacts, Store, StoreError};
 use mcpmon_core::window::RING_SPAN;
 
@@ -66,7 +67,8 @@ pub(crate) async fn recall_services(
             break;
         }
     }
-    let mut query = since(reach.max(RING_SPAN));
+    // A change may be stored before the checks that it attributes to the monitor.
+    let mut query = since(reach.max(RING_SPAN).saturating_add(LATEST_DISCOUNT));
     loop {
         let page = store.changes(&query).await?;
         for change in &page.items {

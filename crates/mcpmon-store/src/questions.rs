@@ -261,7 +261,7 @@ fn rolled_up(
 mod tests {
     use mcpmon_core::FailureCode;
     use mcpmon_core::observation::Question;
-    use mcpmon_core::state::StatusChange;
+    use mcpmon_core::state::{ChangeOrigin, StatusChange};
     use mcpmon_core::store::history::{Summarizer, reach};
     use mcpmon_core::store::{Batch, CheckRecord, PrunePlan, SampleStore};
     use mcpmon_testkit::samples;
@@ -321,6 +321,13 @@ mod tests {
         /// The clock jumps by so many minutes, mostly back.
         Step(i64),
         Status(usize, Status),
+        /// The monitor notices that its network was lost so many minutes ago. The change is stored
+        /// later than that by a part of them, in percent, as it is behind another change.
+        Offline {
+            service: usize,
+            minutes: i64,
+            later: i64,
+        },
         Restart,
         Upkeep(usize),
     }
@@ -334,6 +341,8 @@ mod tests {
             1 => (-150..60_i64).prop_map(Event::Step),
             4 => (0..SERVICES.len(), 0..statuses.len())
                 .prop_map(move |(service, status)| Event::Status(service, statuses[status])),
+            3 => (0..SERVICES.len(), 0..60_i64, prop_oneof![Just(0_i64), 0..100_i64])
+                .prop_map(|(service, minutes, later)| Event::Offline { service, minutes, later }),
             1 => Just(Event::Restart),
             4 => (1..12_usize).prop_map(Event::Upkeep),
         ];
@@ -360,6 +369,7 @@ mod tests {
             }
             for change in self.changes.iter().filter(|change| change.service.as_str() == service) {
                 sums.change(change.at, change.status);
+                sums.discount(&change.origin);
             }
             sums.finish()
         }
@@ -402,6 +412,22 @@ mod tests {
                         findings: Vec::new(),
                         origin: Default::default(),
                     }),
+                    Event::Offline { service, minutes, later } => {
+                        let moment = at(now - minutes + minutes * later / 100);
+                        batch.changes.push(StatusChange {
+                            service: SERVICES[*service].into(),
+                            at: moment,
+                            from: Status::Running,
+                            status: Status::Unknown,
+                            since: moment,
+                            failure: None,
+                            findings: Vec::new(),
+                            origin: ChangeOrigin::Offline {
+                                failed_since: at(now - minutes),
+                                noticed_at: at(now),
+                            },
+                        });
+                    }
                     Event::Restart => {
                         drop(store);
                         store = SqliteStore::open(path, OpenOptions::default()).unwrap();

@@ -190,8 +190,8 @@ fn changes(
     rows.collect()
 }
 
-/// What made changes of a service between `from` and a while after `until`, where it may attribute
-/// failed checks to the monitor.
+/// What made changes of a service from a while before `from` to a while after `until`, where it may
+/// attribute failed checks between them to the monitor.
 fn discounts(
     connection: &Connection,
     service: i64,
@@ -201,7 +201,8 @@ fn discounts(
     let sql = "SELECT origin FROM status_change
                WHERE service = ?1 AND at >= ?2 AND at < ?3 AND origin IS NOT NULL";
     let mut statement = connection.prepare_cached(sql)?;
-    let until = until.saturating_add(LATEST_DISCOUNT.as_millis() as i64);
+    let furthest = LATEST_DISCOUNT.as_millis() as i64;
+    let (from, until) = (from.saturating_sub(furthest), until.saturating_add(furthest));
     let mut rows = statement.query([service, from, until])?;
     let mut origins = Vec::new();
     while let Some(row) = rows.next()? {

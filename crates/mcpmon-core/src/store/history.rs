@@ -251,8 +251,10 @@ struct FailedCheck {
     latency: Option<Duration>,
 }
 
-/// How much later than the checks it concerns a change may be stored that attributes them to the
-/// monitor ([`ChangeOrigin::discounted`]).
+/// How far from a check, before it or behind it, a change may be stored that attributes the check to
+/// the monitor ([`ChangeOrigin::discounted`]): it is stored where the discounted span begins, or
+/// under the change before it. A reader of checks between two moments reads the changes from so
+/// much earlier on.
 pub const LATEST_DISCOUNT: Duration = Duration::from_secs(3_600);
 
 impl Summarizer {
@@ -298,7 +300,7 @@ impl Summarizer {
     }
 
     /// Takes in what made a change of status: failed checks may be attributed to the monitor by a
-    /// change up to [`LATEST_DISCOUNT`] after the last edge.
+    /// change from [`LATEST_DISCOUNT`] before the first edge to as long after the last one.
     pub fn discount(&mut self, origin: &ChangeOrigin) {
         if let Some((since, until)) = origin.discounted() {
             self.discounted.push((since.as_millis(), until.as_millis()));

@@ -1,15 +1,18 @@
 //! Spans in which nobody could look are `unknown`, and alarm nobody: suspend, clocks that are set,
 //! a network of our own that is gone, a monitor that did not run.
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use mcpmon_core::alert::NotificationKind;
 use mcpmon_core::monitor::MonitorHandle;
-use mcpmon_core::store::{RecordQuery, SampleStore, Store};
-use mcpmon_core::{FailureCode, HostProbe, Status, SystemMetrics};
+use mcpmon_core::rule::{RuleContext, RuleError, RuleInput, RulePolicy, Verdict};
+use mcpmon_core::state::{ChangeOrigin, StatusChange};
+use mcpmon_core::store::{Batch, RecordQuery, SampleStore, Store};
+use mcpmon_core::{Clock, FailureCode, HostProbe, Level, Rule, Status, SystemMetrics};
 use mcpmon_engine::MemoryStore;
 use mcpmon_testkit::{Reaction, RecordingHandler, ScriptedFactory, Step, TokioClock, samples};
 
@@ -237,4 +240,71 @@ async fn the_time_in_which_no_monitor_ran_is_unknown() {
     assert_eq!(gap.from, Status::Running);
     assert!(gap.at <= stopped_at && stopped_at.since(gap.at) < Duration::from_secs(15));
     assert_eq!(changes.last().unwrap().status, Status::Running);
+}
+
+/// Notes the most failed checks that its window of an hour ever held.
+#[derive(Debug, Clone, Default)]
+struct FailuresOfHour(Arc<AtomicU64>);
+
+impl Rule for FailuresOfHour {
+    fn name(&self) -> &str {
+        "failures_of_hour"
+    }
+
+    fn level(&self, _: &RuleContext<'_>) -> Level {
+        Level::Info
+    }
+
+    fn policy(&self) -> RulePolicy {
+        RulePolicy { window: HOUR, ..RulePolicy::default() }
+    }
+
+    fn evaluate(&self, context: &RuleContext<'_>) -> Result<Verdict, RuleError> {
+        if let RuleInput::Service(metrics) = context.input {
+            self.0.fetch_max(metrics.failed_checks, Ordering::SeqCst);
+        }
+        Ok(Verdict::Ok)
+    }
+
+    fn message(&self, _: &RuleContext<'_>) -> Result<Cow<'_, str>, RuleError> {
+        Ok("never sent".into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_monitor_discounts_checks_by_a_change_from_before_its_windows() {
+    let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
+    let now = Clock::now(&clock);
+    let ago = |minutes: u64| now.saturating_sub(Duration::from_secs(minutes * 60));
+    let offline = ChangeOrigin::Offline { failed_since: ago(70), noticed_at: ago(50) };
+    let batch = Batch {
+        checks: [65, 55, 51, 45]
+            .map(|minutes| samples::failed_check("a", ago(minutes), FailureCode::ConnectionRefused))
+            .to_vec(),
+        changes: vec![StatusChange {
+            service: "a".into(),
+            at: ago(70),
+            from: Status::Running,
+            status: Status::Unknown,
+            since: ago(70),
+            failure: None,
+            findings: Vec::new(),
+            origin: offline,
+        }],
+        ..Batch::default()
+    };
+    let store = Arc::new(MemoryStore::new());
+    store.append(&batch).await.unwrap();
+    let rule = FailuresOfHour::default();
+    let monitor = monitor(&factory)
+        .clock(Arc::new(clock))
+        .store(store as Arc<dyn Store>)
+        .rule(rule.clone())
+        .service(spec("a"))
+        .start()
+        .await
+        .unwrap();
+    seconds(30).await;
+    assert_eq!(rule.0.load(Ordering::SeqCst), 1);
+    monitor.stop().await;
 }
