@@ -62,7 +62,7 @@ impl Recent {
     async fn read(store: &dyn Store, now: Timestamp) -> Result<Self, StoreError> {
         let mut recent = Self::default();
         let begin = now.saturating_sub(DEFAULT_WINDOW);
-        let mut query = RecordQuery::all().since(begin);
+        let mut query = RecordQuery::all().since(begin).up_to(now);
         loop {
             let page = store.checks(&query).await?;
             for check in page.items {
@@ -74,7 +74,8 @@ impl Recent {
             }
         }
         // A change may be stored before the checks that it attributes to the monitor.
-        let mut query = RecordQuery::all().since(begin.saturating_sub(LATEST_DISCOUNT));
+        let begin = begin.saturating_sub(LATEST_DISCOUNT);
+        let mut query = RecordQuery::all().since(begin).up_to(now);
         loop {
             let page = store.changes(&query).await?;
             for change in page.items {
@@ -103,9 +104,15 @@ async fn metrics(
         checks.iter().for_each(|check| fold.refill_window(check));
     }
     if fold.window.last_check().is_none() && stored.last_check.is_some() {
-        // Not checked lately: the time of the last check is still a number of the service.
+        // Not checked lately: the time of the last check is still a number of the service. Checks
+        // from before the clock was set back may be stored under later moments than now.
         let last = store.last_checks(service, LAST_CHECKS).await?;
-        last.iter().for_each(|check| fold.refill_window(check));
+        let is_past = |check: &&CheckRecord| check.at <= now;
+        last.iter().filter(is_past).for_each(|check| fold.refill_window(check));
+        if fold.window.last_check().is_none() {
+            let last = stored.last_check.iter().filter(is_past);
+            last.for_each(|check| fold.refill_window(check));
+        }
     }
     for origin in recent.origins.get(service).into_iter().flatten() {
         fold.discount(origin);
@@ -225,5 +232,37 @@ mod tests {
         let seen = snapshot(&store, MonitorReport::default(), at(3_600)).await.unwrap();
         let metrics = seen.services[0].metrics.as_ref().unwrap();
         assert_eq!((metrics.total_checks, metrics.last_check_time), (0, Some(at(1))));
+    }
+
+    #[tokio::test]
+    async fn after_the_clock_was_set_back_checks_of_later_moments_count_for_nothing() {
+        let store = MemoryStore::new();
+        let refused =
+            |service, second| samples::failed_check(service, at(second), FailureCode::ServerError);
+        let mut checks: Vec<_> = (3_601..3_607).map(|second| refused("good", second)).collect();
+        checks.extend((3_601..3_607).map(|second| refused("idle", second)));
+        // The clock is set back by an hour.
+        checks.push(samples::check("idle", at(1)));
+        checks.extend([samples::check("good", at(9)), samples::check("good", at(10))]);
+        let offline = ChangeOrigin::Offline { failed_since: at(5), noticed_at: at(3_608) };
+        let changes = vec![
+            change("idle", Status::Running),
+            change("good", Status::Running),
+            StatusChange { at: at(3_608), origin: offline, ..change("good", Status::Unknown) },
+        ];
+        let facts = vec![facts("good", true), facts("idle", true)];
+        store.append(&Batch { checks, changes, facts, ..Batch::default() }).await.unwrap();
+        for (now, idle_checks) in [(10, 1), (400, 0)] {
+            let seen = snapshot(&store, MonitorReport::default(), at(now)).await.unwrap();
+            let of = |name: &str| {
+                let mut services = seen.services.iter();
+                let service = services.find(|one| one.check.service.as_str() == name).unwrap();
+                let metrics = service.metrics.as_ref().unwrap();
+                (metrics.total_checks, metrics.failed_checks, metrics.last_check_time)
+            };
+            let good_checks = if now == 10 { 2 } else { 0 };
+            assert_eq!(of("good"), (good_checks, 0, Some(at(10))), "at {now} s");
+            assert_eq!(of("idle"), (idle_checks, 0, Some(at(1))), "at {now} s");
+        }
     }
 }

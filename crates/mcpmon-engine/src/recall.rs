@@ -39,7 +39,12 @@ pub(crate) async fn recall_services(
     let mut others = Vec::new();
     for stored in store.services().await? {
         match services.get_mut(&stored.facts.service) {
-            Some(one) => one.restore(&stored),
+            Some(one) => {
+                one.restore(&stored);
+                // A status since a moment that is yet to come: the clock was set back while no
+                // monitor ran, and no later change is to be stored under that moment.
+                one.set_back(stored.since.since(now));
+            }
             None if stored.facts.watched => others.push(stored.facts),
             None => {}
         }
@@ -52,7 +57,7 @@ pub(crate) async fn recall_services(
     let only = (services.len() == 1).then(|| services.keys().next().cloned()).flatten();
     let since = |span: Duration| RecordQuery {
         service: only.clone(),
-        ..RecordQuery::all().since(now.saturating_sub(span))
+        ..RecordQuery::all().since(now.saturating_sub(span)).up_to(now)
     };
     let mut query = since(reach.max(RING_SPAN));
     loop {
@@ -82,7 +87,8 @@ pub(crate) async fn recall_services(
         }
     }
     let mut changes: HashMap<ServiceName, Vec<ListChange>> = HashMap::new();
-    let mut query = since(ListChange::REPORTED_WITHIN);
+    // Its moments rise although the clock may step back, so one that is yet to come counts too.
+    let mut query = RecordQuery { until: None, ..since(ListChange::REPORTED_WITHIN) };
     loop {
         let page = store.list_changes(&query).await?;
         for change in page.items {
@@ -134,10 +140,15 @@ pub(crate) async fn recall_new(
 /// A service that was left alone for longer than any timetable would leave it, because no monitor
 /// asked it, is `unknown` from its last check on.
 pub(crate) fn interrupted(watched: &mut Watched, now: Timestamp) -> Option<StatusChange> {
-    let last = watched.fold.window.last_check().or(watched.stored_check)?;
+    // The check that was stored last, not that of the latest moment: where the clock was set back,
+    // checks from before that are stored under moments close to now.
+    let last = watched.stored_check.or(watched.fold.window.last_check())?;
     let limits = &watched.spec.limits;
     let is_asked = watched.resting().is_none();
-    let is_left = is_gap(now.since(last), limits.check_interval, limits.health_check_timeout);
+    // A last check that is yet to come has no age: the clock was set back since, by at least the time
+    // until then. By how much longer, and for how long no monitor ran, is not known.
+    let apart = now.since(last).max(last.since(now));
+    let is_left = is_gap(apart, limits.check_interval, limits.health_check_timeout);
     let origin = ChangeOrigin::NotRunning { noticed_at: now };
-    (is_asked && is_left).then(|| watched.interrupt(None, last, origin)).flatten()
+    (is_asked && is_left).then(|| watched.interrupt(None, last.min(now), origin)).flatten()
 }

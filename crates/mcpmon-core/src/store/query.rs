@@ -1,5 +1,7 @@
 //! How records are asked for: page by page, so that no table is ever whole in memory.
 
+use std::time::Duration;
+
 use crate::service::ServiceName;
 use crate::time::Timestamp;
 
@@ -36,6 +38,14 @@ impl RecordQuery {
     #[must_use]
     pub fn since(mut self, since: Timestamp) -> Self {
         self.since = Some(since);
+        self
+    }
+
+    /// Only up to this moment, itself included. A reader that counts up to now asks this way: where
+    /// the wall clock was set back, records are stored under moments that are yet to come.
+    #[must_use]
+    pub fn up_to(mut self, last: Timestamp) -> Self {
+        self.until = Some(last.saturating_add(Duration::from_millis(1)));
         self
     }
 }

@@ -308,3 +308,97 @@ async fn a_restarted_monitor_discounts_checks_by_a_change_from_before_its_window
     assert_eq!(rule.0.load(Ordering::SeqCst), 1);
     monitor.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_monitor_started_after_the_clock_was_set_back_counts_nothing_of_later_moments() {
+    let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
+    let store = Arc::new(MemoryStore::new());
+    let start = async || {
+        monitor(&factory)
+            .clock(Arc::new(clock.clone()))
+            .store(Arc::clone(&store) as Arc<dyn Store>)
+            .service(spec("a"))
+            .start()
+            .await
+            .unwrap()
+    };
+    let first = start().await;
+    seconds(900).await;
+    factory.script("a").usually(FailureCode::ConnectionRefused);
+    seconds(3_300).await;
+    factory.script("a").usually(Step::answered());
+    seconds(20).await;
+    first.stop().await;
+    // To a moment at which the first monitor checked as well.
+    clock.step_back(HOUR);
+    let restarted_at = Clock::now(&clock);
+    let known = store.changes(&RecordQuery::of("a".into())).await.unwrap().items;
+    let second = start().await;
+    seconds(25).await;
+    let metrics = second.service_metrics("a").unwrap();
+    assert_eq!((metrics.failed_checks, metrics.consecutive_failures), (0, 0));
+    assert!(metrics.last_check_time.unwrap() <= Clock::now(&clock));
+    assert!((1.0..60.0).contains(&metrics.uptime), "{}", metrics.uptime);
+    second.stop().await;
+    let changes = store.changes(&RecordQuery::of("a".into())).await.unwrap().items;
+    let mut new = changes.iter().filter(|change| !known.contains(change));
+    let gap = new.next().unwrap();
+    assert_eq!(gap.origin, ChangeOrigin::NotRunning { noticed_at: restarted_at });
+    assert_eq!((gap.at, gap.status), (restarted_at, Status::Unknown));
+    let back = new.next().unwrap();
+    assert_eq!(back.status, Status::Running);
+    assert!(back.at.since(restarted_at) < Duration::from_secs(25));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_after_the_clock_was_set_back_is_not_hidden_by_earlier_checks_of_the_same_moment() {
+    let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
+    let store = Arc::new(MemoryStore::new());
+    let start = async || {
+        monitor(&factory)
+            .clock(Arc::new(clock.clone()))
+            .store(Arc::clone(&store) as Arc<dyn Store>)
+            .service(spec("a"))
+            .start()
+            .await
+            .unwrap()
+    };
+    let first = start().await;
+    seconds(3_000).await;
+    clock.step_back(HOUR / 2);
+    seconds(60).await;
+    first.stop().await;
+    let stopped_at = Clock::now(&clock);
+    clock.advance(HOUR / 6);
+    let restarted_at = Clock::now(&clock);
+    let second = start().await;
+    seconds(25).await;
+    second.stop().await;
+    let changes = store.changes(&RecordQuery::of("a".into())).await.unwrap().items;
+    let not_running = ChangeOrigin::NotRunning { noticed_at: restarted_at };
+    let gap = changes.iter().find(|change| change.origin == not_running).unwrap();
+    assert!(gap.at <= stopped_at && stopped_at.since(gap.at) < Duration::from_secs(15));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_corrected_by_seconds_before_a_start_is_no_gap() {
+    let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
+    let store = Arc::new(MemoryStore::new());
+    let start = async || {
+        monitor(&factory)
+            .clock(Arc::new(clock.clone()))
+            .store(Arc::clone(&store) as Arc<dyn Store>)
+            .service(spec("a"))
+            .start()
+            .await
+            .unwrap()
+    };
+    let first = start().await;
+    seconds(60).await;
+    first.stop().await;
+    clock.step_back(Duration::from_secs(12));
+    let second = start().await;
+    assert_eq!(second.service_status("a"), Some(Status::Running));
+    second.stop().await;
+    assert!(!statuses(&store, "a").await.contains(&Status::Unknown));
+}

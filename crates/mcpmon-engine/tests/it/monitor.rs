@@ -85,9 +85,10 @@ async fn a_restart_repeats_nothing_and_tells_the_recovery() {
     factory.script("a").usually(FailureCode::ConnectionRefused);
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let ops = RecordingHandler::new("ops");
+    let clock = TokioClock::default();
     let start = async || {
-        let monitor = monitor(&factory).store(Arc::clone(&store)).service(spec("a"));
-        monitor.handler(ops.clone()).start().await.unwrap()
+        let monitor = monitor(&factory).clock(Arc::new(clock.clone())).service(spec("a"));
+        monitor.store(Arc::clone(&store)).handler(ops.clone()).start().await.unwrap()
     };
     let first = start().await;
     seconds(40).await;
