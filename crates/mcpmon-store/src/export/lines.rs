@@ -140,7 +140,9 @@ async fn has_data(exporter: &Exporter<'_>, query: &ExportQuery) -> Result<bool, 
         limit: 1,
         ..Default::default()
     };
-    if !exporter.incidents.alerts(&alerts).await?.is_empty() {
+    if !exporter.incidents.alerts(&alerts).await?.is_empty()
+        || !exporter.open_before(query).await?.is_empty()
+    {
         return Ok(true);
     }
     let mut page = RecordQuery { limit: 1, ..records(query) };

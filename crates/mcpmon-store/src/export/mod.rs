@@ -13,7 +13,7 @@ mod spool;
 mod subjects;
 mod target;
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,7 +41,8 @@ const ALERT_PAGE: usize = 500;
 pub struct ExportQuery {
     /// Only this service; a CSV file needs one.
     pub service: Option<ServiceName>,
-    /// Checks from this moment on, itself included; alerts that fired or ended from it on.
+    /// Checks from this moment on, itself included; alerts that fired or ended from it on, or that
+    /// are still open.
     pub since: Option<Timestamp>,
     /// What happened before this moment, itself excluded: two exports that meet at a moment hold
     /// each check once.
@@ -259,7 +260,8 @@ impl<'a> Exporter<'a> {
         Ok(Some(path))
     }
 
-    /// Gives the alerts of a query, newest first, page by page.
+    /// Gives the alerts of a query, newest first, page by page, the open ones from before its range
+    /// among them.
     async fn each_alert(
         &self,
         query: &ExportQuery,
@@ -272,6 +274,7 @@ impl<'a> Exporter<'a> {
             service: query.service.clone(),
             limit: ALERT_PAGE,
         };
+        let mut open = VecDeque::from(self.open_before(query).await?);
         // A page ends between alerts of one moment: the next begins with that moment again.
         let mut edge: (Option<Timestamp>, HashSet<String>) = (None, HashSet::new());
         loop {
@@ -285,6 +288,11 @@ impl<'a> Exporter<'a> {
                 }
                 if edge.1.insert(record.alert.id.clone()) {
                     fresh = true;
+                    // It may have ended since the open ones were read.
+                    open.retain(|open| open.alert.id != record.alert.id);
+                    while let Some(newer) = open.pop_front_if(|open| is_newer(open, &record)) {
+                        give(&newer)?;
+                    }
                     give(&record)?;
                 }
             }
@@ -293,10 +301,30 @@ impl<'a> Exporter<'a> {
                     page.until = edge.0.map(|at| at.saturating_add(Duration::from_millis(1)));
                 }
                 (false, true) => page.limit *= 2,
-                (false, false) => return Ok(()),
+                (false, false) => return open.iter().try_for_each(&mut give),
             }
         }
     }
+
+    /// The open alerts that fired before a query's range, newest first. They are part of the range:
+    /// an import of it has to know what the monitor still sends reminders of. There is at most one
+    /// for each alert state.
+    async fn open_before(&self, query: &ExportQuery) -> Result<Vec<AlertRecord>, StoreError> {
+        let Some(since) = query.since else { return Ok(Vec::new()) };
+        let open = AlertQuery {
+            active: true,
+            since: None,
+            until: Some(query.until.map_or(since, |until| until.min(since))),
+            service: query.service.clone(),
+            limit: usize::MAX,
+        };
+        self.incidents.alerts(&open).await
+    }
+}
+
+/// Whether one alert comes before another in an export.
+fn is_newer(one: &AlertRecord, other: &AlertRecord) -> bool {
+    (one.alert.timestamp, &one.alert.id) > (other.alert.timestamp, &other.alert.id)
 }
 
 impl Format {

@@ -148,7 +148,8 @@ async fn json_is_indented_and_keeps_what_is_not_ascii() {
     // Without alerts, and without services: still whole.
     let early = ExportQuery { until: Some(at(0)), ..ExportQuery::default() };
     assert!(!exporter.write_json(&early, at(600), &mut Vec::new()).await.unwrap());
-    let late = ExportQuery { since: Some(at(200)), ..ExportQuery::default() };
+    let files = Some("files".into());
+    let late = ExportQuery { service: files, since: Some(at(200)), ..ExportQuery::default() };
     let json = json_of(&store, &late).await;
     assert_eq!(json["alerts"], json!([]));
     assert_eq!(column(&json, "files", "timestamp").len(), 3);
@@ -440,4 +441,48 @@ async fn every_alert_of_a_storm_is_exported_once() {
     let ids: std::collections::HashSet<_> =
         alerts.iter().map(|alert| alert["id"].as_str().unwrap()).collect();
     assert_eq!((alerts.len(), ids.len()), (2_302, 2_302));
+}
+
+#[tokio::test]
+async fn an_alert_that_is_open_since_before_a_range_is_in_it() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory.path().join("mcpmon.db"));
+    let alert_at = |rule: &str, second, ended: Option<u64>| Alert {
+        id: format!("{rule}-{second}"),
+        timestamp: at(second),
+        resolved_at: ended.map(at),
+        ..alert(rule, "files")
+    };
+    let alerts = vec![
+        alert_at("gone", 10, Some(20)),
+        alert_at("first", 30, None),
+        alert_at("ended", 40, Some(150)),
+        alert_at("second", 50, None),
+        alert_at("inside", 120, None),
+        Alert { id: "other".to_owned(), timestamp: at(60), ..alert("first", "other") },
+    ];
+    let transition = Transition { alerts, at: START, ..Transition::default() };
+    store.commit(&transition).await.unwrap();
+    let files = Some("files".into());
+    let query =
+        ExportQuery { service: files, since: Some(at(100)), until: None, ..Default::default() };
+    let exporter = Exporter::new(&store, &store);
+    let mut out = Vec::new();
+    assert!(exporter.write_jsonl(&query, at(600), &mut out).await.unwrap());
+    let lines = std::str::from_utf8(&out).unwrap().lines();
+    let lines = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let in_lines: Vec<_> = lines.filter(|line| line["record"] == "alert").collect();
+    let in_object = json_of(&store, &query).await["alerts"].as_array().unwrap().clone();
+    for alerts in [in_lines, in_object] {
+        let rules: Vec<_> = alerts.iter().map(|alert| alert["rule_name"].as_str()).collect();
+        assert_eq!(rules, ["inside", "second", "ended", "first"].map(Some));
+    }
+
+    // Nothing but an open alert is data as well, and one from behind the range is not.
+    let late = ExportQuery { since: Some(at(500)), ..query.clone() };
+    let mut out = Vec::new();
+    assert!(exporter.write_jsonl(&late, at(600), &mut out).await.unwrap());
+    assert_eq!(String::from_utf8(out).unwrap().matches(r#""record":"alert""#).count(), 3);
+    let early = ExportQuery { since: Some(at(25)), until: Some(at(28)), ..query };
+    assert!(!exporter.write_jsonl(&early, at(600), &mut Vec::new()).await.unwrap());
 }

@@ -224,6 +224,31 @@ async fn an_import_that_was_cut_short_is_finished_by_another() {
     assert_eq!(lines_of(&second, &ExportQuery::default()).await, whole.into_bytes());
 }
 
+/// A store with an alert that has been firing since before the range of [`firing_for_long`]'s query.
+async fn firing_for_long(store: &SqliteStore) -> ExportQuery {
+    let firing = mcpmon_core::Alert { timestamp: at(1), ..alert("slow", "zeta") };
+    let states = vec![standing(&firing, AlertPhase::Firing)];
+    let transition = Transition { states, alerts: vec![firing], at: at(1), ..<_>::default() };
+    store.commit(&transition).await.unwrap();
+    let batch = Batch { checks: vec![check("zeta", at(700))], ..Batch::default() };
+    store.append(&batch).await.unwrap();
+    ExportQuery { since: Some(at(600)), ..ExportQuery::default() }
+}
+
+#[tokio::test]
+async fn an_alert_open_since_before_the_range_of_an_export_is_open_after_its_import() {
+    let directory = TempDir::new().unwrap();
+    let first = open(&directory.path().join("first.db"));
+    let query = firing_for_long(&first).await;
+    let lines = lines_of(&first, &query).await;
+    let second = open(&directory.path().join("second.db"));
+    assert_eq!(import(&second, &lines).await.unwrap().alerts, 1);
+    let all = mcpmon_core::store::AlertQuery { limit: 9, ..<_>::default() };
+    let expected = first.alerts(&all).await.unwrap();
+    assert_eq!(second.alerts(&all).await.unwrap(), expected);
+    assert_eq!(second.states().await.unwrap(), first.states().await.unwrap());
+}
+
 fn standing(of: &mcpmon_core::Alert, phase: AlertPhase) -> AlertState {
     let mut state = AlertState::new(of.key(), at(3));
     state.phase = phase;
