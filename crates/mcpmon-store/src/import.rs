@@ -454,7 +454,15 @@ impl<'a> Writing<'a> {
             state.reported_change = self.find_reported(&service, &moments).await?.or(known);
             self.list_rules.insert(service, state.clone());
         }
-        let alert = state.alert.as_ref().and_then(|alert| self.open.remove(&alert.id));
+        let mut alert = state.alert.as_ref().and_then(|alert| self.open.remove(&alert.id));
+        // Development versions left out the line of an alert that fired before the range.
+        if alert.is_none()
+            && let Some(open) = &state.alert
+            && !self.is_known(open).await?
+        {
+            alert = Some(open.clone());
+            self.done.alerts += 1;
+        }
         let at = state.since;
         self.commit(Some(state), alert, at).await
     }

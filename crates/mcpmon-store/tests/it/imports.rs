@@ -249,6 +249,23 @@ async fn an_alert_open_since_before_the_range_of_an_export_is_open_after_its_imp
     assert_eq!(second.states().await.unwrap(), first.states().await.unwrap());
 }
 
+#[tokio::test]
+async fn an_open_alert_of_which_a_file_has_the_state_alone_is_imported_once() {
+    let directory = TempDir::new().unwrap();
+    let first = open(&directory.path().join("first.db"));
+    let query = firing_for_long(&first).await;
+    let lines = String::from_utf8(lines_of(&first, &query).await).unwrap();
+    let is_kept = |line: &&str| !line.contains(r#""record":"alert","#);
+    let old: String = lines.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect();
+    assert_eq!(lines.lines().count(), old.lines().count() + 1);
+    let second = open(&directory.path().join("second.db"));
+    assert_eq!(import(&second, old.as_bytes()).await.unwrap().alerts, 1);
+    let all = mcpmon_core::store::AlertQuery { limit: 9, ..<_>::default() };
+    assert_eq!(second.alerts(&all).await.unwrap(), first.alerts(&all).await.unwrap());
+    assert_eq!(import(&second, old.as_bytes()).await.unwrap().alerts, 0);
+    assert_eq!(second.alerts(&all).await.unwrap().len(), 1);
+}
+
 fn standing(of: &mcpmon_core::Alert, phase: AlertPhase) -> AlertState {
     let mut state = AlertState::new(of.key(), at(3));
     state.phase = phase;
