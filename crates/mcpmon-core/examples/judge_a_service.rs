@@ -27,7 +27,7 @@ fn main() -> io::Result<()> {
             let latency = Some(Duration::from_millis(20 + second as u64 % 7));
             Observation { latency, ..Observation::answered() }
         };
-        fold.record(Question::Health, &observation, at);
+        fold.record(Question::Health, &observation, false, at);
         let check = (Question::Health, &observation);
         if let Some(change) = fold.observe(&service, check, false, &limits, at) {
             writeln!(out, "{at}  {} -> {}", change.from, change.status)?;

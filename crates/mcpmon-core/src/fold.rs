@@ -9,6 +9,8 @@
 //!
 //! Not every heartbeat is stored. [`ServiceFold::is_recorded`] decides which checks are, and only
 //! those change the numbers: a heartbeat that is not stored repeats a good result and changes none.
+//! A heartbeat that ends failures in a row is stored although its result is that of the check
+//! before it: so it is once a crash-looping process has lived long enough for its checks to count.
 //!
 //! In which order stored checks and changes count, [`StoredFold`] decides.
 
@@ -121,17 +123,34 @@ impl ServiceFold {
         }
     }
 
-    /// Whether a check is stored and counted: all but a heartbeat that repeats a good result.
-    pub fn is_recorded(&self, question: Question, raw: Status) -> bool {
-        question != Question::Heartbeat || raw.is_failure() || raw != self.last_raw
+    /// Whether a check is stored and counted: all but a heartbeat that repeats a good result and
+    /// changes no counter. `unproven` is that of [`Self::observe`].
+    pub fn is_recorded(
+        &self,
+        question: Question,
+        observation: &Observation,
+        unproven: bool,
+    ) -> bool {
+        let raw = observation.raw_status();
+        question != Question::Heartbeat
+            || raw.is_failure()
+            || raw != self.last_raw
+            || observation.restarted
+            || (raw.is_available() && self.state.ends_failures(unproven))
     }
 
     /// Takes the numbers of a check that began at `at`, and returns whether the check is to be
     /// stored. Decides no status: [`Self::observe`] does, once findings that need these numbers
-    /// were added to the observation.
-    pub fn record(&mut self, question: Question, observation: &Observation, at: Timestamp) -> bool {
+    /// were added to the observation. `unproven` is that of [`Self::observe`].
+    pub fn record(
+        &mut self,
+        question: Question,
+        observation: &Observation,
+        unproven: bool,
+        at: Timestamp,
+    ) -> bool {
         let check = CheckMeaning::of_observation(question, observation);
-        let is_recorded = self.is_recorded(question, check.status);
+        let is_recorded = self.is_recorded(question, observation, unproven);
         if is_recorded {
             self.window.record(at, check, observation.latency);
         }
@@ -169,5 +188,113 @@ impl ServiceFold {
     pub fn set_back(&mut self, span: Duration) {
         self.window.set_back(span);
         self.state.set_back(span);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::failure::{Failure, FailureCode, Phase};
+    use crate::window::DEFAULT_WINDOW;
+
+    /// A monitor's fold, and the fold of a reader of what the monitor stored.
+    struct Both {
+        lived: ServiceFold,
+        read: ServiceFold,
+        now: Timestamp,
+    }
+
+    impl Both {
+        fn new() -> Self {
+            let fold = ServiceFold::new(DEFAULT_WINDOW, Timestamp::default());
+            Self { lived: fold.clone(), read: fold, now: Timestamp::default() }
+        }
+
+        fn check(&mut self, question: Question, code: Option<FailureCode>, flags: (bool, bool)) {
+            let (unproven, restarted) = flags;
+            self.now = self.now.saturating_add(Duration::from_secs(5));
+            let mut seen = match code {
+                None => Observation::answered(),
+                Some(code) => Observation::failed(Failure::new(code, Phase::Request, "no")),
+            };
+            seen.restarted = restarted;
+            let service = ServiceName::from("s");
+            let is_recorded = self.lived.record(question, &seen, unproven, self.now);
+            let limits = ServiceLimits::default();
+            let change =
+                self.lived.observe(&service, (question, &seen), unproven, &limits, self.now);
+            if is_recorded {
+                let check = CheckRecord::new(service, self.now, question, &seen);
+                self.read.apply_check(&CheckRecord { unproven, ..check });
+            }
+            if let Some(change) = change {
+                self.read.apply_change(&change);
+            }
+        }
+
+        fn interrupt(&mut self) {
+            let origin = ChangeOrigin::Absent { noticed_at: self.now, slept_ms: 0 };
+            let change = self.lived.state.interrupt(&"s".into(), None, self.now, origin);
+            if let Some(change) = change {
+                self.read.apply_change(&change);
+            }
+        }
+    }
+
+    fn counters(fold: &ServiceFold) -> (Status, u32, u32, u64) {
+        let state = &fold.state;
+        (state.status, state.consecutive_failures, state.function.failures, state.restarts)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_stored_of_checks_gives_the_counters_that_the_monitor_has(
+            steps in proptest::collection::vec((0..10_u8, 0..4_u8, 0..8_u8), 1..60),
+        ) {
+            let mut both = Both::new();
+            for (question, outcome, flags) in steps {
+                let code = match outcome {
+                    0 => Some(FailureCode::Exited),
+                    1 => Some(FailureCode::SpawnFailed),
+                    _ => None,
+                };
+                match question {
+                    0 => both.interrupt(),
+                    1 => {
+                        let code = code.map(|_| FailureCode::FunctionalMismatch);
+                        both.check(Question::Functional, code, (flags % 2 == 0, false));
+                    }
+                    2..=4 => both.check(Question::Health, code, (flags % 2 == 0, flags > 5)),
+                    _ => both.check(Question::Heartbeat, code, (flags % 2 == 0, flags > 6)),
+                }
+                prop_assert_eq!(counters(&both.read), counters(&both.lived));
+            }
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_of_a_process_that_is_proven_now_ends_failures_in_a_row_for_a_reader_too() {
+        let mut both = Both::new();
+        let gone = Some(FailureCode::Exited);
+        for (question, code, unproven) in [
+            (Question::Health, None, false),
+            (Question::Health, gone, true),
+            (Question::Health, gone, true),
+            (Question::Health, None, true),
+            (Question::Heartbeat, None, true),
+        ] {
+            both.check(question, code, (unproven, false));
+        }
+        assert_eq!(both.lived.state.consecutive_failures, 2);
+        both.check(Question::Heartbeat, None, (false, false));
+        assert_eq!(both.lived.state.consecutive_failures, 0);
+        assert_eq!(counters(&both.read), counters(&both.lived));
+        both.check(Question::Health, gone, (true, false));
+        assert_eq!(
+            (both.lived.state.consecutive_failures, both.read.state.consecutive_failures),
+            (1, 1)
+        );
     }
 }

@@ -409,11 +409,22 @@ impl ServiceState {
         !self.seen || matches!(self.health, Status::Unknown | Status::Starting | Status::Paused)
     }
 
+    /// Whether a good check counts, given whether the service's process is unproven.
+    fn counts_good_check(&self, unproven: bool) -> bool {
+        !unproven || self.is_undecided()
+    }
+
+    /// Whether a good check ends failures in a row, given whether the service's process is
+    /// unproven.
+    pub fn ends_failures(&self, unproven: bool) -> bool {
+        self.consecutive_failures > 0 && self.counts_good_check(unproven)
+    }
+
     fn count_health(&mut self, raw: Status) {
         match raw {
             Status::Running | Status::Degraded => {
                 self.consecutive_unknowns = 0;
-                if self.unproven && !self.is_undecided() {
+                if !self.counts_good_check(self.unproven) {
                     return;
                 }
                 self.consecutive_failures = 0;

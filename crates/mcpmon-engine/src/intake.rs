@@ -77,7 +77,7 @@ impl Engine {
         tracing::debug!(%service, question = question.as_str(), status = %raw,
             code = observation.failure().map(|failure| failure.code.as_str()),
             total = ?observation.total, "Checked");
-        let is_stored = watched.fold.record(question, &observation, at);
+        let is_stored = watched.fold.record(question, &observation, unproven, at);
         watched.signs.sample(at, &observation);
         // Before the findings: the change is one of them.
         let drift = &mut watched.signs.drift;

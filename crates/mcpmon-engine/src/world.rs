@@ -567,9 +567,12 @@ mod tests {
         let mut observation = Observation::answered();
         observation.findings.push(Finding::new(FindingCode::HighErrorRate, "too many"));
         let at = Timestamp::default();
-        assert!(watched.fold.record(Question::Health, &Observation::answered(), at));
+        assert!(watched.fold.record(Question::Health, &Observation::answered(), false, at));
         watched.observe(Question::Health, &observation, (false, true), at);
-        assert!(!watched.fold.is_recorded(Question::Heartbeat, Status::Running));
-        assert!(watched.fold.is_recorded(Question::Heartbeat, Status::Stopped));
+        let gone = Failure::new(FailureCode::Exited, mcpmon_core::Phase::Request, "gone");
+        let heartbeat =
+            |seen: &Observation| watched.fold.is_recorded(Question::Heartbeat, seen, false);
+        assert!(!heartbeat(&Observation::answered()));
+        assert!(heartbeat(&Observation::failed(gone)));
     }
 }
