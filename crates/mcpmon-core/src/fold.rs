@@ -9,8 +9,9 @@
 //!
 //! Not every heartbeat is stored. [`ServiceFold::is_recorded`] decides which checks are, and only
 //! those change the numbers: a heartbeat that is not stored repeats a good result and changes none.
-//! A heartbeat that ends failures in a row is stored although its result is that of the check
-//! before it: so it is once a crash-looping process has lived long enough for its checks to count.
+//! A heartbeat that ends failures in a row, or that changes the status, is stored although its
+//! result is that of the check before it: so it is once a crash-looping process has lived long
+//! enough for its checks to count.
 //!
 //! In which order stored checks and changes count, [`StoredFold`] decides.
 
@@ -152,17 +153,25 @@ impl ServiceFold {
         let check = CheckMeaning::of_observation(question, observation);
         let is_recorded = self.is_recorded(question, observation, unproven);
         if is_recorded {
-            self.window.record(at, check, observation.latency);
+            self.record_numbers(question, observation, at);
         }
         if check.is_of_service() {
             self.last_raw = check.status;
-            if is_recorded {
-                self.window.note_process(observation.process);
-            }
         }
         self.window.note_connections(observation.active_connections);
         self.window.note_tools(observation.tools_count, observation.tool_list_tokens);
         is_recorded
+    }
+
+    /// Takes the numbers of a check into the window. A check that [`Self::record`] left out and that
+    /// changed the status all the same is to be recorded by this, and stored: a reader learns from
+    /// the check when the change was known.
+    pub fn record_numbers(&mut self, question: Question, observation: &Observation, at: Timestamp) {
+        let check = CheckMeaning::of_observation(question, observation);
+        self.window.record(at, check, observation.latency);
+        if check.is_of_service() {
+            self.window.note_process(observation.process);
+        }
     }
 
     /// Decides the status that follows from a check; returns the change, if there is one.
@@ -225,7 +234,10 @@ mod tests {
             let limits = ServiceLimits::default();
             let change =
                 self.lived.observe(&service, (question, &seen), unproven, &limits, self.now);
-            if is_recorded {
+            if change.is_some() && !is_recorded {
+                self.lived.record_numbers(question, &seen, self.now);
+            }
+            if is_recorded || change.is_some() {
                 let check = CheckRecord::new(service, self.now, question, &seen);
                 self.read.apply_check(&CheckRecord { unproven, ..check });
             }
@@ -243,9 +255,12 @@ mod tests {
         }
     }
 
-    fn counters(fold: &ServiceFold) -> (Status, u32, u32, u64) {
+    /// What a rule may look at: status, failures in a row of checks and calls, restarts, checks.
+    fn counters(fold: &ServiceFold) -> (Status, u32, u32, u64, u64) {
         let state = &fold.state;
-        (state.status, state.consecutive_failures, state.function.failures, state.restarts)
+        let metrics = fold.metrics(&"s".into(), DEFAULT_WINDOW, Timestamp::default());
+        let failures = (state.consecutive_failures, state.function.failures);
+        (state.status, failures.0, failures.1, state.restarts, metrics.total_checks)
     }
 
     proptest! {

@@ -77,7 +77,7 @@ impl Engine {
         tracing::debug!(%service, question = question.as_str(), status = %raw,
             code = observation.failure().map(|failure| failure.code.as_str()),
             total = ?observation.total, "Checked");
-        let is_stored = watched.fold.record(question, &observation, unproven, at);
+        let is_recorded = watched.fold.record(question, &observation, unproven, at);
         watched.signs.sample(at, &observation);
         // Before the findings: the change is one of them.
         let drift = &mut watched.signs.drift;
@@ -86,7 +86,8 @@ impl Engine {
             observation.findings.extend(watched.error_rate_finding(at));
             observation.findings.extend(watched.signs.findings(at));
         }
-        let change = watched.observe(question, &observation, (unproven, is_stored), at);
+        let (change, is_stored) =
+            watched.observe(question, &observation, (unproven, is_recorded), at);
         self.repairs.checked(&watched.spec, question, at, span.0.into(), &observation);
         if is_stored {
             let record = CheckRecord {

@@ -251,8 +251,7 @@ impl Judge {
     }
 
     fn run_if_due(&mut self, name: &ServiceName, watched: &mut Watched, now: Timestamp) -> Judged {
-        // A service that was not checked lately has no numbers of now: a reminder would mislead.
-        if watched.awaits_recheck || watched.maintained {
+        if !watched.is_evaluated() {
             return Judged::default();
         }
         let due = self.due.get(name).is_some_and(|due| *due <= now);

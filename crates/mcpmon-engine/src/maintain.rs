@@ -102,6 +102,9 @@ impl Engine {
             tracing::info!(service = %name, begins = holds, "Maintenance");
             let mut world = shared.write();
             let Some(watched) = world.services.get_mut(&name) else { continue };
+            // The result of a check that is under way is not taken in: it would end the pause.
+            self.generation += 1;
+            watched.generation = self.generation;
             watched.maintained = holds;
             // Whether it is back, its next check says.
             watched.is_awaited = !holds;

@@ -289,6 +289,10 @@ impl Engine {
         let handlers: Vec<String> =
             change.handlers.iter().map(|handler| handler.name().to_owned()).collect();
         let now = self.shared.clock.now();
+        // Where only services change, nothing is evaluated anew but those.
+        let is_judged_anew = self.settings != change.settings
+            || handlers.len() != self.feeders.len()
+            || handlers.iter().any(|name| !self.feeders.contains_key(name));
         let ended = self.judge.reconfigure(&change.settings, &handlers, now)?;
         self.record_ended(ended);
         self.settings = change.settings;
@@ -307,7 +311,9 @@ impl Engine {
         }
         let services = u32::try_from(world.services.len()).unwrap_or(u32::MAX);
         drop(world);
-        self.rules_changed();
+        if is_judged_anew {
+            self.rules_changed();
+        }
         self.tell(MonitorEvent::Reloaded { services });
         Ok(())
     }

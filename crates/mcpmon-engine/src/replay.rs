@@ -22,6 +22,7 @@ use mcpmon_alert::RuleSet;
 use mcpmon_core::alert::Silence;
 use mcpmon_core::rule::Scope;
 use mcpmon_core::service::{ServiceName, ServiceSpec};
+use mcpmon_core::state::ChangeOrigin;
 use mcpmon_core::store::hours::hour_of;
 use mcpmon_core::store::{
     HostRecord, ListChange, RecordQuery, SampleStore, StoreError, StoredService,
@@ -44,6 +45,8 @@ use crate::world::Watched;
 /// Rules run before the span that is asked for, so that what fires when it begins is known to fire
 /// already.
 const LEAD: Duration = Duration::from_secs(3_600);
+/// A monitor evaluates rules this often, and notices within it that maintenance has ended.
+const TICK: Duration = Duration::from_secs(1);
 /// The machine is measured more often than this while a monitor runs.
 const LONGEST_SILENCE_OF_HOST: Duration = Duration::from_secs(120);
 /// A service that fails may be left alone for so long.
@@ -246,7 +249,11 @@ impl<'a> Stage<'a> {
                 self.happens(&happening, &wanted, tick);
             }
             self.offer_list_changes(tick);
-            self.update_maintenance(tick);
+            for name in self.update_maintenance(tick) {
+                if !past.is_scheduled(&name, tick.saturating_add(TICK)).await? {
+                    self.rest_service(&name, tick);
+                }
+            }
             self.start_silences(tick);
             now = tick;
             if now < begin || now >= self.replay.until {
@@ -322,9 +329,10 @@ impl<'a> Stage<'a> {
         let mut watched = Watched::new(Arc::clone(spec), 0, self.judge.reach(), now);
         watched.maintained = self.windows.holds(spec, now);
         watched.depends_on_unknown = needs::has_external(name, &|name| self.configured_need(name));
-        match watched.resting() {
-            Some(_) => watched.note_rest(),
-            None => watched.is_checked = true,
+        // Whether it was checked then is what its changes report, not its entry of today.
+        match watched.maintained {
+            true => watched.note_rest(),
+            false => watched.is_checked = true,
         }
         self.cast.insert(name.clone(), watched);
         self.dirty.insert(name.clone());
@@ -341,13 +349,29 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn update_maintenance(&mut self, now: Timestamp) {
+    /// Begins and ends maintenance. Returns the services of which maintenance has ended and that are
+    /// paused nevertheless.
+    fn update_maintenance(&mut self, now: Timestamp) -> Vec<ServiceName> {
+        let mut paused = Vec::new();
         for (name, holds) in self.windows.find_changed(&self.cast, now) {
             if let Some(watched) = self.cast.get_mut(&name) {
                 watched.set_maintained(holds);
+                if !holds && watched.is_paused() {
+                    paused.push(name.clone());
+                }
                 self.judge.needs_changed();
                 self.dirty.insert(name);
             }
+        }
+        paused
+    }
+
+    /// A service was disabled while it was under maintenance, which has ended: nothing was stored of
+    /// that, since it stays paused.
+    fn rest_service(&mut self, name: &ServiceName, now: Timestamp) {
+        if let Some(watched) = self.cast.get_mut(name) {
+            watched.note_rest();
+            self.end_alerts(name, now);
         }
     }
 
@@ -391,10 +415,27 @@ impl<'a> Stage<'a> {
                 await_dependencies(&mut self.cast, name);
                 self.collector.count_check(check, now);
             }
-            Happening::Change(change) => watched.apply_change(change),
+            Happening::Change(change) => {
+                watched.apply_change(change);
+                if change.origin == ChangeOrigin::Schedule {
+                    self.judge.needs_changed();
+                    let is_disabled =
+                        watched.is_paused() && !self.windows.holds(&watched.spec, change.at);
+                    if is_disabled {
+                        // A monitor does not wait for its next evaluation with that.
+                        self.end_alerts(name, change.at);
+                    }
+                }
+            }
             Happening::Host(_) => {}
         }
         self.dirty.insert(name.clone());
+    }
+
+    /// Ends the alerts of a service that is not checked any more.
+    fn end_alerts(&mut self, name: &ServiceName, now: Timestamp) {
+        let ended = self.judge.forget(name, now);
+        self.collector.note_ended(ended, now);
     }
 
     async fn renew_usual(&mut self, store: &dyn SampleStore, hour: i64) -> Result<(), ReplayError> {
@@ -442,13 +483,11 @@ impl<'a> Stage<'a> {
             return false;
         }
         if self.leaving.get(name).is_some_and(|left| *left < now) {
-            let ended = self.judge.forget(name, now);
-            self.collector.note_ended(ended, now);
+            self.end_alerts(name, now);
             return false;
         }
-        let waits = |watched: &Watched| watched.awaits_recheck || watched.maintained;
         let is_judged = !self.ends.has_ended(name, now)
-            && self.cast.get(name).is_some_and(|watched| !waits(watched));
+            && self.cast.get(name).is_some_and(Watched::is_evaluated);
         if !is_judged {
             self.judge.put_off(name);
         }

@@ -197,6 +197,13 @@ impl Watched {
         if change.origin.is_gap() {
             self.awaits_recheck = true;
         }
+        if change.origin == ChangeOrigin::Schedule {
+            // Only an entry that cannot be used has a failure without a check.
+            match self.is_paused() || change.failure.is_some() {
+                true => self.note_rest(),
+                false => self.is_checked = true,
+            }
+        }
         self.dirty = true;
     }
 
@@ -227,7 +234,8 @@ impl Watched {
         if holds {
             self.note_rest();
         } else {
-            self.is_checked = resting(&self.spec).is_none();
+            // One that was disabled meanwhile stays paused.
+            self.is_checked = self.spec.invalid.is_none() && !self.is_paused();
         }
     }
 
@@ -249,6 +257,18 @@ impl Watched {
             *since = since.saturating_sub(span);
         }
         self.dirty = true;
+    }
+
+    /// Whether it rests as `paused`: it is disabled, passive, not agreed to or under maintenance.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.fold.state.status == Status::Paused
+    }
+
+    /// Whether rules are evaluated for it now. A service that was not checked lately has no numbers
+    /// of now, and one that rests gets none: an alert would report what is over. An entry that
+    /// cannot be used is `unknown` and evaluated, since that is worth an alert.
+    pub(crate) fn is_evaluated(&self) -> bool {
+        !(self.awaits_recheck || self.maintained || self.is_paused())
     }
 
     /// Who asks it, if anybody does.
@@ -304,20 +324,25 @@ impl Watched {
     }
 
     /// Decides the status that follows from a check whose numbers were recorded; returns the
-    /// change, if there is one. `is_stored` is what [`ServiceFold::record`] returned.
+    /// change, if there is one, and whether the check is to be stored. `is_recorded` is what
+    /// [`ServiceFold::record`] returned.
     pub(crate) fn observe(
         &mut self,
         question: Question,
         observation: &Observation,
-        (unproven, is_stored): (bool, bool),
+        (unproven, is_recorded): (bool, bool),
         at: Timestamp,
-    ) -> Option<StatusChange> {
+    ) -> (Option<StatusChange>, bool) {
         let spec = Arc::clone(&self.spec);
         if question == Question::Functional {
             self.record_calls(&observation.calls, at);
         }
         let check = (question, observation);
         let change = self.fold.observe(&spec.name, check, unproven, &spec.limits, at);
+        if change.is_some() && !is_recorded {
+            self.fold.record_numbers(question, observation, at);
+        }
+        let is_stored = is_recorded || change.is_some();
         if is_stored {
             self.note_answer(question, CheckMeaning::of_observation(question, observation), at);
             self.note_last(observation);
@@ -326,8 +351,8 @@ impl Watched {
             self.conversation.clone_from(&observation.conversation);
         }
         // A check that is not stored changes no input of a rule.
-        self.dirty |= is_stored || change.is_some();
-        change
+        self.dirty |= is_stored;
+        (change, is_stored)
     }
 
     /// Takes in what was seen of what it depends on.

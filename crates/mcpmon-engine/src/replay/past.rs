@@ -187,6 +187,21 @@ impl<'a> Past<'a> {
         Ok(slept.or_else(is_away))
     }
 
+    /// Whether checks of a service are started or stopped up to `until`, as far as that is not taken
+    /// out yet.
+    pub(super) async fn is_scheduled(
+        &mut self,
+        service: &ServiceName,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.settle(until).await?;
+        Ok(self.waiting.iter().any(|Reverse(waiting)| {
+            let Happening::Change(change) = &waiting.happening else { return false };
+            let is_meant = change.origin == ChangeOrigin::Schedule && change.service == *service;
+            is_meant && waiting.known_at <= until
+        }))
+    }
+
     /// From when on nobody watched, if that is the next thing that became known.
     pub(super) fn next_absence(&self) -> Option<Timestamp> {
         let Reverse(first) = self.waiting.peek()?;

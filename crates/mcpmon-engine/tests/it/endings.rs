@@ -217,3 +217,31 @@ async fn the_first_verdicts_are_in_when_what_failed_was_asked_often_enough() {
     assert!(before.elapsed() < Duration::from_secs(15), "{:?}", before.elapsed());
     monitor.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_alert_begins_of_a_service_that_is_disabled() {
+    let factory = ScriptedFactory::new();
+    factory.script("a").usually(FailureCode::ConnectionRefused);
+    let ops = RecordingHandler::new("ops");
+    let mut settings = settings();
+    let often = serde_json::json!([{ "name": "often", "when": "error_rate > 0.3" }]);
+    settings.rules = serde_json::from_value(often).unwrap();
+    let monitor = monitor(&factory).settings(settings.clone()).service(spec("a"));
+    let monitor = monitor.handler(ops.clone()).start().await.unwrap();
+    seconds(30).await;
+    assert_eq!(told(&ops, "often"), [NotificationKind::Firing]);
+    let mut disabled = spec("a");
+    disabled.enabled = false;
+    let reload = async |service: ServiceSpec| {
+        let settings = settings.clone();
+        let change = Change { settings, ..change(vec![service], &[&ops]) };
+        monitor.apply(change).await.unwrap();
+    };
+    reload(disabled).await;
+    seconds(120).await;
+    assert_eq!(told(&ops, "often"), BOTH, "it fires no more, however its last checks were");
+    reload(spec("a")).await;
+    seconds(30).await;
+    assert_eq!(told(&ops, "often").len(), 3, "and does once it is checked again");
+    monitor.stop().await;
+}

@@ -8,9 +8,9 @@ use mcpmon_core::alert::{AlertPhase, Silence};
 use mcpmon_core::monitor::{CommandError, MonitorCommand, MonitorHandle as _};
 use mcpmon_core::settings::MaintenanceWindow;
 use mcpmon_core::store::{AlertQuery, Store};
-use mcpmon_core::{FailureCode, NotificationKind, Status};
+use mcpmon_core::{FailureCode, NotificationKind, Question, Status};
 use mcpmon_engine::MemoryStore;
-use mcpmon_testkit::{RecordingHandler, START, ScriptedFactory, Step};
+use mcpmon_testkit::{RecordingHandler, START, ScriptedFactory, Step, samples};
 
 use crate::{monitor, seconds, settings, spec};
 
@@ -84,6 +84,38 @@ async fn a_service_under_maintenance_is_paused_and_nothing_is_said_of_it() {
     seconds(60).await;
     assert_eq!(monitor.service_status("a"), Some(Status::Stopped));
     assert_eq!(told(&ops), [(NotificationKind::Firing, 1)]);
+    monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_is_under_way_when_maintenance_begins_is_not_counted() {
+    let factory = ScriptedFactory::new();
+    let mut settings = settings();
+    settings.maintenance.push(MaintenanceWindow {
+        services: vec!["a".to_owned()],
+        labels: BTreeMap::new(),
+        days: Vec::new(),
+        start: Some("14:10".to_owned()),
+        at: None,
+        duration: Duration::from_secs(60),
+        timezone: Some("UTC".to_owned()),
+    });
+    let monitor = monitor(&factory).settings(settings).service(spec("a")).start().await.unwrap();
+    let script = factory.script("a");
+    seconds(27).await;
+    script.then([Step::SeeWhenReleased(Box::new(samples::failed(FailureCode::ServerError)))]);
+    let service = Some("a".into());
+    let ask = MonitorCommand::CheckNow { service, question: Question::Health };
+    monitor.command(ask).await.unwrap();
+    while monitor.service_status("a") != Some(Status::Paused) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(script.running(), 1, "the check is under way");
+    let checks = monitor.service_metrics("a").unwrap().total_checks;
+    script.release();
+    seconds(30).await;
+    assert_eq!(monitor.service_status("a"), Some(Status::Paused));
+    assert_eq!(monitor.service_metrics("a").unwrap().total_checks, checks);
     monitor.stop().await;
 }
 

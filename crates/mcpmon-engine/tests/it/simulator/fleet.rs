@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use mcpmon_core::observation::DependencyObservation;
 use mcpmon_core::{
     FailureCode, HostProbe, Observation, Probe, ProbeFactory, Question, ServiceName, ServiceSpec,
-    SystemMetrics,
+    SystemMetrics, Transport,
 };
 use mcpmon_testkit::samples;
 use tokio::sync::watch;
@@ -28,6 +28,8 @@ pub(crate) enum Behaviour {
     Toggling(u32),
     /// It answers, after so many milliseconds.
     Slow(u64),
+    /// A process that answers so many times and dies, again and again.
+    DiesYoung(u32),
 }
 
 /// Numbers that look like chance and are the same for the same seed.
@@ -92,7 +94,7 @@ impl Member {
     fn loses(&mut self) -> bool {
         self.attempts += 1;
         let lost = match self.behaviour {
-            Behaviour::Well | Behaviour::Slow(_) => false,
+            Behaviour::Well | Behaviour::Slow(_) | Behaviour::DiesYoung(_) => false,
             Behaviour::Down | Behaviour::Mute => true,
             Behaviour::Lossy(share) => self.dice.share() < share,
             Behaviour::LossyThenGood(_) if self.lost_last => false,
@@ -199,7 +201,9 @@ impl ProbeFactory for Fleet {
     fn probe(&self, spec: &Arc<ServiceSpec>) -> Box<dyn Probe> {
         let wakes = self.wakes.subscribe();
         let depends_on = spec.depends_on.clone();
-        Box::new(FleetProbe { fleet: self.clone(), service: spec.name.clone(), depends_on, wakes })
+        let process = matches!(spec.transport, Transport::Stdio(_)).then(Process::default);
+        let (fleet, service) = (self.clone(), spec.name.clone());
+        Box::new(FleetProbe { fleet, service, depends_on, process, wakes })
     }
 }
 
@@ -213,10 +217,37 @@ impl HostProbe for Fleet {
     }
 }
 
+/// The process of a stdio service.
+#[derive(Debug, Default)]
+struct Process {
+    is_alive: bool,
+    /// How often it has answered.
+    answers: u32,
+}
+
+impl Process {
+    /// What a check sees of it that would see `seen` of a server that listens.
+    fn ask(&mut self, behaviour: Behaviour, seen: Observation) -> Observation {
+        let dies = match behaviour {
+            Behaviour::DiesYoung(answers) => self.is_alive && self.answers >= answers,
+            _ => seen.failure().is_some_and(|why| why.code == FailureCode::ConnectionRefused),
+        };
+        if dies {
+            *self = Self::default();
+            return samples::failed(FailureCode::Exited);
+        }
+        let has_started = !std::mem::replace(&mut self.is_alive, true);
+        self.answers += 1;
+        Observation { restarted: has_started, active_connections: Some(1), ..seen }
+    }
+}
+
 struct FleetProbe {
     fleet: Fleet,
     service: ServiceName,
     depends_on: Vec<String>,
+    /// `None` for a server that listens.
+    process: Option<Process>,
     wakes: watch::Receiver<u64>,
 }
 
@@ -249,6 +280,9 @@ impl Probe for FleetProbe {
         } else {
             samples::answered()
         };
+        if let Some(process) = &mut self.process {
+            seen = process.ask(behaviour, seen);
+        }
         if let Behaviour::Slow(millis) = behaviour {
             tokio::time::sleep(Duration::from_millis(millis)).await;
             seen.latency = seen.latency.map(|_| Duration::from_millis(millis));

@@ -167,11 +167,19 @@ impl House {
 
     /// Watches one service more, from the next start or reload on.
     pub(crate) fn watch(&mut self, name: &str, depends_on: &[&str]) {
-        let mut spec = ServiceSpec::http(name, format!("http://{name}.test/mcp"));
+        self.watch_spec(ServiceSpec::http(name, format!("http://{name}.test/mcp")), depends_on);
+    }
+
+    /// The same for a process that is spoken to over its pipes.
+    pub(crate) fn watch_process(&mut self, name: &str, depends_on: &[&str]) {
+        self.watch_spec(ServiceSpec::stdio(name, "server", ["--stdio"]), depends_on);
+    }
+
+    fn watch_spec(&mut self, mut spec: ServiceSpec, depends_on: &[&str]) {
         spec.limits = self.settings.limits();
         spec.depends_on = depends_on.iter().map(|need| (*need).to_owned()).collect();
         if let Some(need) = depends_on.first() {
-            self.fleet.set_need(name, need);
+            self.fleet.set_need(spec.name.as_str(), need);
         }
         self.services.push(spec);
     }

@@ -22,6 +22,8 @@ const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 struct Run {
     house: House,
     dice: Dice,
+    /// For what [`Run::step`] does not do, which would else make another run of the same seed.
+    more_dice: Dice,
     store: FailingStore<MemoryStore>,
     silences: Vec<Silence>,
 }
@@ -29,13 +31,19 @@ struct Run {
 impl Run {
     /// A fleet of which all that rules look at is stored.
     fn stored(seed: u64) -> Self {
-        Self::new(seed, &[])
+        Self::new(seed, &[], false)
+    }
+
+    /// The same with processes among the services.
+    fn with_processes(seed: u64) -> Self {
+        Self::new(seed, &[], true)
     }
 
     /// A fleet in which some services also need one of these, which are no services.
-    fn new(seed: u64, outside: &[&'static str]) -> Self {
+    fn new(seed: u64, outside: &[&'static str], has_processes: bool) -> Self {
         let mut house = House::new(seed);
         let mut dice = Dice::new(seed);
+        let mut more_dice = Dice::new(!seed);
         let store = FailingStore::new(Arc::new(MemoryStore::new()));
         house.store = Arc::new(store.clone());
         house.begin_at_full_second();
@@ -57,7 +65,10 @@ impl Run {
             if !outside.is_empty() && dice.below(2) == 0 {
                 needs.insert(0, outside[dice.below(outside.len())]);
             }
-            house.watch(name, &needs);
+            match has_processes && more_dice.below(2) == 0 {
+                true => house.watch_process(name, &needs),
+                false => house.watch(name, &needs),
+            }
             if dice.below(3) == 0 {
                 let call = serde_json::json!({ "tool": "t" });
                 let call: FunctionalCheck = serde_json::from_value(call).unwrap();
@@ -65,7 +76,7 @@ impl Run {
             }
         }
         house.start();
-        Self { house, dice, store, silences: Vec::new() }
+        Self { house, dice, more_dice, store, silences: Vec::new() }
     }
 
     fn service(&mut self) -> &'static str {
@@ -95,6 +106,25 @@ impl Run {
         }
         let millis = self.dice.between(500, 150_000);
         self.house.wait_millis(millis);
+    }
+
+    /// A process that dies young, a service that is disabled or enabled, or nothing.
+    fn intervene(&mut self) {
+        let service = self.more_dice.below(self.house.services.len());
+        match self.more_dice.below(8) {
+            0..=1 => {
+                let answers = self.more_dice.between(1, 6) as u32;
+                self.house.fleet.set(NAMES[service], Behaviour::DiesYoung(answers));
+            }
+            2 => self.enable(service, false),
+            3..=4 => self.enable(service, true),
+            _ => {}
+        }
+    }
+
+    fn enable(&mut self, service: usize, is_enabled: bool) {
+        self.house.services[service].enabled = is_enabled;
+        self.house.reload();
     }
 
     fn silence(&mut self, service: &str) {
@@ -234,13 +264,18 @@ fn difference<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
 fn run(seed: u64) {
     let mut run = Run::stored(seed);
     (0..25).for_each(|_| run.step());
+    compare(run, seed, 400);
+}
+
+/// Ends a run after so many seconds in which all is well, and compares it with its replay.
+fn compare(mut run: Run, seed: u64, seconds: u64) {
     // Whatever is pending comes to an end before the moment up to which both are compared.
     let names: Vec<String> = run.house.services.iter().map(|spec| spec.name.to_string()).collect();
     for name in &names {
         run.house.fleet.set(name, Behaviour::Well);
         run.house.fleet.set_calls(name, false);
     }
-    run.house.wait(400);
+    run.house.wait(seconds);
     let until = run.house.now();
     run.house.wait(30);
     run.house.stop();
@@ -267,11 +302,28 @@ fn a_replay_sends_exactly_what_the_monitor_sent() {
     }
 }
 
+/// Like [`run`], with processes and with services that are disabled and enabled again.
+fn run_with_interventions(seed: u64) {
+    let mut run = Run::with_processes(seed);
+    for _ in 0..25 {
+        run.intervene();
+        run.step();
+    }
+    // What cannot start is started ten minutes apart at most.
+    compare(run, seed, 1_000);
+}
+
+#[test]
+fn a_replay_knows_crash_loops_and_services_that_are_disabled() {
+    let fleets = if std::env::var_os("MCPMON_SOAK").is_some() { 100 } else { 8 };
+    (0..fleets).for_each(run_with_interventions);
+}
+
 const OUTSIDE: [&str; 2] = ["tcp://db.test:1", "https://api.test"];
 
 /// Like [`run`], with dependencies that are no services and acknowledgements: neither is stored.
 fn run_with_unstored(seed: u64) {
-    let mut run = Run::new(seed, &OUTSIDE);
+    let mut run = Run::new(seed, &OUTSIDE, false);
     for _ in 0..25 {
         let outside = OUTSIDE[run.dice.below(OUTSIDE.len())];
         match run.dice.below(4) {
