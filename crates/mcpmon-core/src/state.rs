@@ -216,7 +216,8 @@ impl ServiceState {
             | ChangeOrigin::NotRunning { .. }
             | ChangeOrigin::Offline { .. } => self.discount_failures(),
             ChangeOrigin::Schedule => self.reset_counters(change.status),
-            ChangeOrigin::Check => {}
+            // A check made it, so the service was seen, whether or not that check is stored.
+            ChangeOrigin::Check => self.seen |= change.status.is_counted(),
         }
         self.restore(change.status, change.since, change.failure.clone());
         self.changed_at = change.at;

@@ -12,6 +12,7 @@ pub mod hours;
 mod incidents;
 mod query;
 mod records;
+mod restarts;
 mod retention;
 mod room;
 mod samples;
@@ -28,6 +29,7 @@ pub use query::{Cursor, Page, RecordQuery};
 pub use records::{
     Batch, CheckRecord, HostRecord, ListChange, ListRecord, ServiceFacts, StoredService,
 };
+pub use restarts::restarts_before;
 pub use retention::{PrunePlan, Pruned, Retention};
 pub use room::Room;
 pub use samples::SampleStore;

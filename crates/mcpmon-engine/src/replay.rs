@@ -14,7 +14,7 @@ mod past;
 mod report;
 mod tally;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ use mcpmon_core::service::{ServiceName, ServiceSpec};
 use mcpmon_core::state::ChangeOrigin;
 use mcpmon_core::store::hours::hour_of;
 use mcpmon_core::store::{
-    HostRecord, ListChange, RecordQuery, SampleStore, StoreError, StoredService,
+    CheckRecord, HostRecord, ListChange, RecordQuery, SampleStore, StoreError, StoredService,
+    restarts_before,
 };
 use mcpmon_core::window::RING_SPAN;
 use mcpmon_core::{Rule, Settings, Timestamp};
@@ -118,8 +119,12 @@ struct Stage<'a> {
     joining: Vec<(Timestamp, ServiceName)>,
     /// When silences begin: every rule is evaluated anew then, as in a running monitor.
     silence_starts: Vec<Timestamp>,
-    /// Changes of lists that are still to be reported, the next one last.
-    list_changes: Vec<ListChange>,
+    /// How often processes had been started again when the past that is read begins.
+    restarts: HashMap<ServiceName, u64>,
+    /// Changes of lists whose check was not replayed yet, the next one first.
+    list_changes: HashMap<ServiceName, VecDeque<ListChange>>,
+    /// Changes of lists that are to be reported, and from when on.
+    list_news: VecDeque<(Timestamp, ListChange)>,
     /// Services that were no longer watched from some moment on.
     leaving: BTreeMap<ServiceName, Timestamp>,
     /// Up to when anything is known.
@@ -156,6 +161,9 @@ impl<'a> Stage<'a> {
         }
         let stored = store.services().await?;
         let ends = Ends::of(&stored, store.last_host().await?.map(|sample| sample.at));
+        let reach = judge.reach().max(RING_SPAN);
+        let range = RecordQuery::all().since(begin(replay).saturating_sub(reach));
+        let restarts = restarts_before(store, &stored, &range).await?;
         let mut leaving = BTreeMap::new();
         let mut joining = Vec::new();
         for stored in stored {
@@ -167,11 +175,12 @@ impl<'a> Stage<'a> {
         }
         // The last to join first, so that the next can be popped.
         joining.sort_unstable_by(|a, b| b.cmp(a));
-        let reach = judge.reach().max(RING_SPAN);
         Ok(Self {
             joining,
             silence_starts,
-            list_changes: Vec::new(),
+            restarts,
+            list_changes: HashMap::new(),
+            list_news: VecDeque::new(),
             windows: Windows::new(&settings),
             wants_usual: rules.rules().iter().any(|rule| rule.looks_at_any(&USUAL)),
             collector: Collector::new(replay.since, replay.until),
@@ -209,7 +218,7 @@ impl<'a> Stage<'a> {
     }
 
     async fn play(mut self, store: &dyn SampleStore) -> Result<ReplayReport, ReplayError> {
-        let begin = self.replay.since.saturating_sub(LEAD);
+        let begin = begin(self.replay);
         let wanted = self.wanted();
         self.recall(store, begin.saturating_sub(self.reach), &wanted).await?;
         let query = RecordQuery {
@@ -307,7 +316,7 @@ impl<'a> Stage<'a> {
     /// When rules are to be evaluated although nothing was seen.
     fn next_due(&self) -> Option<Timestamp> {
         let silence = self.silence_starts.last().copied();
-        let change = self.list_changes.last().map(stored_at);
+        let change = self.list_news.front().map(|(from, _)| *from);
         let due = [self.judge.next_due(), self.windows.next_edge(), silence, change];
         due.into_iter().flatten().min()
     }
@@ -327,6 +336,7 @@ impl<'a> Stage<'a> {
             return;
         }
         let mut watched = Watched::new(Arc::clone(spec), 0, self.judge.reach(), now);
+        watched.fold.state.restarts = self.restarts.get(name).copied().unwrap_or_default();
         watched.maintained = self.windows.holds(spec, now);
         watched.depends_on_unknown = needs::has_external(name, &|name| self.configured_need(name));
         // Whether it was checked then is what its changes report, not its entry of today.
@@ -340,12 +350,21 @@ impl<'a> Stage<'a> {
     }
 
     fn offer_list_changes(&mut self, now: Timestamp) {
-        while let Some(change) = self.list_changes.pop_if(|change| stored_at(change) <= now) {
+        while let Some((_, change)) = self.list_news.pop_front_if(|(from, _)| *from <= now) {
             if let Some(watched) = self.cast.get_mut(&change.service) {
                 watched.signs.drift.offer_change(&change);
                 watched.dirty = true;
                 self.dirty.insert(change.service);
             }
+        }
+    }
+
+    /// A check that was taken in at the evaluation at `now` changed lists. A monitor stores a change
+    /// after that evaluation and reports it at the next one.
+    fn expect_list_changes(&mut self, check: &CheckRecord, now: Timestamp) {
+        let Some(changes) = self.list_changes.get_mut(&check.service) else { return };
+        while let Some(change) = changes.pop_front_if(|change| change.at <= check.at) {
+            self.list_news.push_back((now.saturating_add(TICK), change));
         }
     }
 
@@ -414,6 +433,7 @@ impl<'a> Stage<'a> {
                 watched.apply_check(check);
                 await_dependencies(&mut self.cast, name);
                 self.collector.count_check(check, now);
+                self.expect_list_changes(check, now);
             }
             Happening::Change(change) => {
                 watched.apply_change(change);
@@ -535,26 +555,27 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// The stored changes of lists of a span, newest first.
+/// From when on rules run.
+fn begin(replay: &Replay) -> Timestamp {
+    replay.since.saturating_sub(LEAD)
+}
+
+/// The stored changes of lists of a span by service, oldest first.
 async fn list_changes(
     store: &dyn SampleStore,
     mut query: RecordQuery,
-) -> Result<Vec<ListChange>, StoreError> {
-    let mut changes = Vec::new();
+) -> Result<HashMap<ServiceName, VecDeque<ListChange>>, StoreError> {
+    let mut changes: HashMap<ServiceName, VecDeque<ListChange>> = HashMap::new();
     loop {
         let page = store.list_changes(&query).await?;
-        changes.extend(page.items);
+        for change in page.items {
+            changes.entry(change.service.clone()).or_default().push_back(change);
+        }
         query.after = page.next;
         if query.after.is_none() {
-            changes.reverse();
             return Ok(changes);
         }
     }
-}
-
-/// A monitor reports a change once it is stored: with the batch of the next second.
-fn stored_at(change: &ListChange) -> Timestamp {
-    change.at.saturating_add(Duration::from_secs(1))
 }
 
 /// When a service that is not watched any more was last known to be.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mcpmon_core::alert::{Alert, NotificationKind};
 use mcpmon_core::store::{AlertQuery, Batch, CheckRecord, IncidentLog as _, SampleStore as _};
-use mcpmon_core::{FailureCode, Observation, Settings, Timestamp};
+use mcpmon_core::{FailureCode, Observation, Question, Settings, Timestamp};
 use mcpmon_engine::{MemoryStore, Replay, ReplayReport};
 use mcpmon_testkit::{RecordingHandler, START, ScriptedFactory, Step, TokioClock, samples};
 
@@ -336,4 +336,60 @@ async fn nothing_fires_or_goes_on_after_the_history_ended() {
     assert!(report.not_stored.iter().any(|what| what.contains("when the history ended (files")));
     let gave_up = summary("remediation_gave_up").silent_because.as_deref();
     assert_eq!(gave_up, Some("what came of repairs is not stored"));
+}
+
+/// A replay whose span begins long after the first restarts of a process counts those too.
+#[tokio::test]
+async fn restarts_from_before_the_span_are_counted() {
+    let at = |minute: u64| START.saturating_add(Duration::from_secs(minute * 60));
+    let checks = (0..300).map(|minute| CheckRecord {
+        restarted: [10, 20, 30, 250].contains(&minute),
+        ..samples::check("files", at(minute))
+    });
+    let facts = mcpmon_core::store::ServiceFacts {
+        restarts: 4,
+        ..mcpmon_core::store::ServiceFacts::unknown("files".into())
+    };
+    let store = stored(0, |_| 20).await;
+    let batch = Batch { checks: checks.collect(), facts: vec![facts], ..Batch::default() };
+    store.append(&batch).await.unwrap();
+    let settings = rules(serde_json::json!([{ "name": "fourth", "when": "restarts == 4" }]));
+    let all = replay(&settings, &["files"], 300 * 60);
+    let report = Replay { since: at(200), ..all }.run(&store).await.unwrap();
+    let fourth = report.alerts.iter().filter(|alert| alert.rule == "fourth");
+    let fired: Vec<u64> = fourth.map(|alert| second(alert.fired_at) / 60).collect();
+    assert_eq!(fired, [250]);
+}
+
+/// Lists whose check took seconds are known when it has ended, in a replay too.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_lists_is_replayed_when_its_check_was_over() {
+    let fleet = ScriptedFactory::new();
+    let script = fleet.script("a");
+    let listed =
+        |tools: &[&str]| Observation { total: Duration::from_secs(8), ..samples::listed(tools) };
+    let slow = |tools: &[&str]| Step::SeeAfter(Duration::from_secs(8), Box::new(listed(tools)));
+    script.usually_to(Question::List, slow(&["one"]));
+    let store = Arc::new(MemoryStore::new());
+    let running = monitor(&fleet)
+        .store(Arc::clone(&store) as Arc<_>)
+        .service(spec("a"))
+        .handler(RecordingHandler::new("ops"))
+        .start()
+        .await
+        .unwrap();
+    seconds(60).await;
+    script.usually_to(Question::List, slow(&["one", "two"]));
+    seconds(600).await;
+    running.stop().await;
+    let alerts = store.alerts(&AlertQuery { limit: 9, ..AlertQuery::default() }).await.unwrap();
+    let report = replay(&settings(), &["a"], 660).run(&*store).await.unwrap();
+    let [lived] = &alerts[..] else { panic!("{alerts:?}") };
+    let [replayed] = &report.alerts[..] else { panic!("{:?}", report.alerts) };
+    assert_eq!(
+        (lived.alert.rule_name.as_str(), replayed.rule.as_str()),
+        ("tools_changed", "tools_changed")
+    );
+    let fired_at = (second(lived.alert.timestamp), second(replayed.fired_at));
+    assert!(fired_at.0.abs_diff(fired_at.1) <= 1, "{fired_at:?}");
 }
