@@ -208,6 +208,8 @@ impl Known {
             summarizer.change(change.at, change.status);
         }
         let first = edges.first().copied().map_or(ever, Timestamp::from_millis);
+        // A change may be stored before the checks that it attributes to the monitor.
+        let first = first.saturating_sub(LATEST_DISCOUNT);
         for change in self.changes.between(first, until.saturating_add(LATEST_DISCOUNT)) {
             summarizer.discount(&change.origin);
         }

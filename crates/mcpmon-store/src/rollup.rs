@@ -279,10 +279,16 @@ fn due(connection: &Connection, progress: Progress) -> rusqlite::Result<Option<(
     let from = if progress.quarter == 0 { i64::MIN } else { progress.until() };
     let oldest: Option<i64> =
         connection.prepare_cached(sql)?.query_row([from], |row| row.get(0))?;
-    let (Some(newest), Some(oldest)) = (newest, oldest) else { return Ok(None) };
+    let (Some(newest), Some(mut oldest)) = (newest, oldest) else { return Ok(None) };
+    let begins = progress.quarter == 0;
+    if begins {
+        // The time of a service that rests counts, and may lie before every check.
+        let sql = "SELECT min(at) FROM status_change WHERE status = 'paused'";
+        let rests: Option<i64> = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+        oldest = rests.map_or(oldest, |rests| rests.min(oldest));
+    }
     // Rollups begin and go on with whole hours, whose quarters are all looked at.
     let next = oldest.div_euclid(HOUR) * 4;
-    let begins = progress.quarter == 0;
     let may_skip = progress.quarter % 4 == 0 && progress.through == 0 && next > progress.quarter;
     let skips =
         begins || may_skip && !counts_between(connection, progress.until(), next * QUARTER)?;

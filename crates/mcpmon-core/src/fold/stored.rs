@@ -3,8 +3,8 @@
 //! A check is stored under the moment it began, and the monitor takes it in when it has ended. A
 //! change is stored under the moment from which on it holds, and the monitor takes it in when it
 //! notices: the network was lost before that became known, and a monitor that did not run notices
-//! that at its next start. A reader that orders records by the stored moments alone therefore counts
-//! failed checks after the change that discounts them.
+//! that at its next start. A reader that orders records by the stored moments alone counts failed
+//! checks after the change that discounts them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
