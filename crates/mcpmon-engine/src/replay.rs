@@ -162,7 +162,7 @@ impl<'a> Stage<'a> {
         let stored = store.services().await?;
         let ends = Ends::of(&stored, store.last_host().await?.map(|sample| sample.at));
         let reach = judge.reach().max(RING_SPAN);
-        let range = RecordQuery::all().since(begin(replay).saturating_sub(reach));
+        let range = RecordQuery::all().since(find_begin(replay).saturating_sub(reach));
         let restarts = restarts_before(store, &stored, &range).await?;
         let mut leaving = BTreeMap::new();
         let mut joining = Vec::new();
@@ -218,7 +218,7 @@ impl<'a> Stage<'a> {
     }
 
     async fn play(mut self, store: &dyn SampleStore) -> Result<ReplayReport, ReplayError> {
-        let begin = begin(self.replay);
+        let begin = find_begin(self.replay);
         let wanted = self.wanted();
         self.recall(store, begin.saturating_sub(self.reach), &wanted).await?;
         let query = RecordQuery {
@@ -556,7 +556,7 @@ impl<'a> Stage<'a> {
 }
 
 /// From when on rules run.
-fn begin(replay: &Replay) -> Timestamp {
+fn find_begin(replay: &Replay) -> Timestamp {
     replay.since.saturating_sub(LEAD)
 }
 
