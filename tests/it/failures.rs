@@ -129,8 +129,11 @@ fn mentions(source: &str, name: &str) -> bool {
 fn source() -> String {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
     let mut source = String::new();
-    for part in ["mcpmon-mcp", "mcpmon-collect", "mcpmon-engine"] {
-        let mut folders = vec![crates.join(part).join("src")];
+    // A change of lists is a stored record, from which core makes the finding.
+    for part in
+        ["mcpmon-mcp/src", "mcpmon-collect/src", "mcpmon-engine/src", "mcpmon-core/src/store"]
+    {
+        let mut folders = vec![crates.join(part)];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap().flatten() {
                 let path = entry.path();

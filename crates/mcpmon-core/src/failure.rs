@@ -474,10 +474,6 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// The fact that names the moment of a change, where a finding is about one: another moment
-    /// is another change.
-    pub const CHANGED_AT: &str = "changed_at";
-
     /// A finding without evidence yet.
     pub fn new(code: FindingCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), evidence: Evidence::new() }
@@ -490,9 +486,9 @@ impl Finding {
         self
     }
 
-    /// The moment of the change it is about, if it is about one.
+    /// The moment of the change it is about, if it is about one: another moment is another change.
     pub fn changed_at(&self) -> Option<&str> {
-        self.evidence.get(Self::CHANGED_AT)?.as_str()
+        self.evidence.get("changed_at")?.as_str()
     }
 
     /// Whether a service with it is `degraded` rather than `running`: as its code says, and a

@@ -87,6 +87,17 @@ pub enum ChangeOrigin {
     NotRunning {
         /// When a monitor started again.
         noticed_at: Timestamp,
+        /// The last moment of which anything was stored by the monitor before it.
+        #[serde(default)]
+        ran_until: Timestamp,
+    },
+    /// A monitor started again so soon that the status stays what it was: nothing changed. The
+    /// change's `at` is the last moment of which anything was stored by the monitor before it. A
+    /// reader that evaluates rules needs to know, since rules wait for the first check after a
+    /// start; to others it means nothing.
+    Started {
+        /// When the monitor started.
+        noticed_at: Timestamp,
     },
     /// The monitor's own network was lost.
     Offline {
@@ -109,16 +120,16 @@ impl ChangeOrigin {
     pub const fn noticed_at(&self) -> Option<Timestamp> {
         match self {
             Self::Absent { noticed_at, .. }
-            | Self::NotRunning { noticed_at }
+            | Self::NotRunning { noticed_at, .. }
+            | Self::Started { noticed_at }
             | Self::Offline { noticed_at, .. } => Some(*noticed_at),
             Self::Check | Self::Schedule => None,
         }
     }
 
-    /// Whether nobody watched for a while: what is known of the service holds no longer, and rules
-    /// wait until it was asked again.
+    /// Whether nobody watched for a while: rules wait until the service was asked again.
     pub const fn is_gap(&self) -> bool {
-        matches!(self, Self::Absent { .. } | Self::NotRunning { .. })
+        matches!(self, Self::Absent { .. } | Self::NotRunning { .. } | Self::Started { .. })
     }
 
     /// The span, both ends included, in which failed checks of the service are attributed to the
@@ -159,6 +170,24 @@ impl StatusChange {
     /// What became known before this moment counted before the change, however early its `at` is.
     pub fn noticed_at(&self) -> Timestamp {
         self.origin.noticed_at().unwrap_or(self.at)
+    }
+
+    /// Whether status, cause or findings changed. A record of a start of the monitor is nothing
+    /// to show to people.
+    pub const fn is_change(&self) -> bool {
+        !matches!(self.origin, ChangeOrigin::Started { .. })
+    }
+
+    /// The span in which no monitor ran, where the change reports one: from the last moment of which
+    /// anything was stored to the next start.
+    pub fn span_without_monitor(&self) -> Option<(Timestamp, Timestamp)> {
+        match self.origin {
+            ChangeOrigin::NotRunning { noticed_at, ran_until } => {
+                Some((ran_until.max(self.at), noticed_at))
+            }
+            ChangeOrigin::Started { noticed_at } => Some((self.at, noticed_at)),
+            _ => None,
+        }
     }
 }
 
@@ -216,6 +245,7 @@ impl ServiceState {
             | ChangeOrigin::NotRunning { .. }
             | ChangeOrigin::Offline { .. } => self.discount_failures(),
             ChangeOrigin::Schedule => self.reset_counters(change.status),
+            ChangeOrigin::Started { .. } => {}
             // A check made it, so the service was seen, whether or not that check is stored.
             ChangeOrigin::Check => self.seen |= change.status.is_counted(),
         }
@@ -340,6 +370,19 @@ impl ServiceState {
             return Some(StatusChange { origin, ..self.change(service, self.status, at) });
         }
         self.set(service, Status::Unknown, cause, at, origin)
+    }
+
+    /// A monitor started at `noticed_at`, and the status stays what it was: the record of that. The
+    /// monitor before it ran until `ran_until`.
+    pub fn note_start(
+        &mut self,
+        service: &ServiceName,
+        ran_until: Timestamp,
+        noticed_at: Timestamp,
+    ) -> StatusChange {
+        let at = ran_until.max(self.changed_at);
+        let origin = ChangeOrigin::Started { noticed_at };
+        StatusChange { origin, ..self.change(service, self.status, at) }
     }
 
     fn discount_failures(&mut self) {

@@ -289,6 +289,11 @@ impl Judge {
         judged
     }
 
+    /// The machine is judged next when its numbers change.
+    pub(crate) fn put_off_host(&mut self) {
+        self.host_due = None;
+    }
+
     /// When something is due although nothing changes.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
         self.due.values().copied().chain(self.host_due).min()

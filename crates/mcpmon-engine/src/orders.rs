@@ -16,7 +16,7 @@ use crate::builder::{StartError, check_names};
 use crate::handle::{Change, Request};
 use crate::judge::worth_recording;
 use crate::maintain::Windows;
-use crate::recall::{Known, interrupted};
+use crate::recall::Known;
 use crate::run::Engine;
 use crate::schedule::Schedule;
 use crate::watcher::{Assignment, Watcher};
@@ -276,10 +276,10 @@ impl Engine {
         let removed = self.removed.remove(name).map(|(_, watched)| watched);
         let mut watched = removed.or(stored)?;
         watched.note_return();
-        if watched.fold.state.status != Status::Paused {
-            let change = interrupted(&mut watched, self.shared.clock.now());
-            self.note_change(change);
-        }
+        // It may have been taken away while no monitor ran.
+        let now = self.shared.clock.now();
+        let paused = watched.fold.state.schedule(name, Status::Paused, None, now);
+        self.buffer.batch.changes.extend(paused);
         Some(watched)
     }
 

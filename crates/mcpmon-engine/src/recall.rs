@@ -27,25 +27,44 @@ pub(crate) fn reported_changes(states: &[AlertState]) -> HashMap<ServiceName, Ti
     reported.collect()
 }
 
-/// Takes up what the store knows of `services`, in windows of at least `reach`. Returns what it knows
-/// of others that were watched when it was written last.
+/// What else the store knows.
+#[derive(Debug, Default)]
+pub(crate) struct Recalled {
+    /// Others that were watched when it was written last.
+    pub(crate) others: Vec<ServiceFacts>,
+    /// The last moment of which a record of the services is stored.
+    pub(crate) last_record: Option<Timestamp>,
+    /// The last start of a monitor that is stored of each service, in the windows.
+    pub(crate) last_starts: HashMap<ServiceName, Timestamp>,
+}
+
+/// When an alert last came to what it is.
+pub(crate) fn last_step(state: &AlertState) -> Timestamp {
+    let moments = [Some(state.since), state.last_notified, state.ended];
+    moments.into_iter().flatten().max().unwrap_or(state.since)
+}
+
+/// Takes up what the store knows of `services`, in windows of at least `reach`.
 pub(crate) async fn recall_services(
     store: &dyn Store,
     services: &mut Known,
     reported: &HashMap<ServiceName, Timestamp>,
     reach: Duration,
     now: Timestamp,
-) -> Result<Vec<ServiceFacts>, StoreError> {
-    let mut others = Vec::new();
+) -> Result<Recalled, StoreError> {
+    let mut recalled = Recalled::default();
     for stored in store.services().await? {
         match services.get_mut(&stored.facts.service) {
             Some(one) => {
+                let last = stored.last_check.as_ref();
+                let ended = last.map(|check| check.at.saturating_add(check.total));
+                recalled.last_record = recalled.last_record.max(ended);
                 one.restore(&stored);
                 // A status since a moment that is yet to come: the clock was set back while no
                 // monitor ran, and no later change is to be stored under that moment.
                 one.set_back(stored.since.since(now));
             }
-            None if stored.facts.watched => others.push(stored.facts),
+            None if stored.facts.watched => recalled.others.push(stored.facts),
             None => {}
         }
     }
@@ -77,6 +96,10 @@ pub(crate) async fn recall_services(
     loop {
         let page = store.changes(&query).await?;
         for change in &page.items {
+            recalled.last_record = recalled.last_record.max(Some(change.noticed_at()));
+            if let Some((_, last_start)) = change.span_without_monitor() {
+                recalled.last_starts.insert(change.service.clone(), last_start);
+            }
             if let Some(one) = services.get_mut(&change.service) {
                 one.fold.discount(&change.origin);
             }
@@ -104,7 +127,7 @@ pub(crate) async fn recall_services(
             one.signs.drift.restore_changes(changes, reported.get(&name).copied(), now);
         }
     }
-    Ok(others)
+    Ok(recalled)
 }
 
 /// What the store knows of services that a running monitor is to watch from now on. Where it does
@@ -138,17 +161,37 @@ pub(crate) async fn recall_new(
 }
 
 /// A service that was left alone for longer than any timetable would leave it, because no monitor
-/// asked it, is `unknown` from its last check on.
-pub(crate) fn interrupted(watched: &mut Watched, now: Timestamp) -> Option<StatusChange> {
+/// ran after `ran_until`, is `unknown` from its last check on.
+pub(crate) fn interrupted(
+    watched: &mut Watched,
+    ran_until: Timestamp,
+    now: Timestamp,
+) -> Option<StatusChange> {
     // The check that was stored last, not that of the latest moment: where the clock was set back,
     // checks from before that are stored under moments close to now.
     let last = watched.stored_check.or(watched.fold.window.last_check())?;
     let limits = &watched.spec.limits;
     let is_asked = watched.resting().is_none();
-    // A last check that is yet to come has no age: the clock was set back since, by at least the time
-    // until then. By how much longer, and for how long no monitor ran, is not known.
+    // A last check that is yet to come has no age: the clock was set back since, by at least the
+    // time until then. By how much more, and for how long no monitor ran, is not known.
     let apart = now.since(last).max(last.since(now));
     let is_left = is_gap(apart, limits.check_interval, limits.health_check_timeout);
-    let origin = ChangeOrigin::NotRunning { noticed_at: now };
+    let origin = ChangeOrigin::NotRunning { noticed_at: now, ran_until };
     (is_asked && is_left).then(|| watched.interrupt(None, last.min(now), origin)).flatten()
+}
+
+/// The record of a start for a service that waits for its first check and did not wait already since
+/// `last_start`: a monitor that is started again and again stores nothing where nothing was checked.
+pub(crate) fn record_start(
+    watched: &mut Watched,
+    ran_until: Timestamp,
+    last_start: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<StatusChange> {
+    let is_asked = watched.resting().is_none();
+    let was_checked =
+        watched.stored_check.is_some_and(|at| last_start.is_none_or(|last| at > last));
+    let name = watched.spec.name.clone();
+    (is_asked && (was_checked || watched.is_paused()))
+        .then(|| watched.fold.state.note_start(&name, ran_until, now))
 }

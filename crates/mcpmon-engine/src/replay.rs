@@ -129,8 +129,12 @@ struct Stage<'a> {
     leaving: BTreeMap<ServiceName, Timestamp>,
     /// Up to when anything is known.
     ends: Ends,
+    /// The last start of a monitor that was replayed.
+    started_at: Option<Timestamp>,
     dirty: BTreeSet<ServiceName>,
+    /// The machine's last sample since the last start.
     host: Option<HostRecord>,
+    was_host_seen: bool,
     host_dirty: bool,
     wants_usual: bool,
     reach: Duration,
@@ -162,7 +166,7 @@ impl<'a> Stage<'a> {
         let stored = store.services().await?;
         let ends = Ends::of(&stored, store.last_host().await?.map(|sample| sample.at));
         let reach = judge.reach().max(RING_SPAN);
-        let range = RecordQuery::all().since(find_begin(replay).saturating_sub(reach));
+        let range = RecordQuery::all().since(lead_begins(replay).saturating_sub(reach));
         let restarts = restarts_before(store, &stored, &range).await?;
         let mut leaving = BTreeMap::new();
         let mut joining = Vec::new();
@@ -191,8 +195,10 @@ impl<'a> Stage<'a> {
             specs,
             leaving,
             ends,
+            started_at: None,
             dirty: BTreeSet::new(),
             host: None,
+            was_host_seen: false,
             host_dirty: false,
             reach,
         })
@@ -218,7 +224,7 @@ impl<'a> Stage<'a> {
     }
 
     async fn play(mut self, store: &dyn SampleStore) -> Result<ReplayReport, ReplayError> {
-        let begin = find_begin(self.replay);
+        let begin = lead_begins(self.replay);
         let wanted = self.wanted();
         self.recall(store, begin.saturating_sub(self.reach), &wanted).await?;
         let query = RecordQuery {
@@ -249,9 +255,8 @@ impl<'a> Stage<'a> {
             let join = self.joining.last().map(|(since, _)| *since);
             let join = join.filter(|since| (begin..self.replay.until).contains(since));
             let Some(next) = next.into_iter().chain(due).chain(join).min() else { break };
-            let tick = next_tick(next.max(now));
-            // Nothing was evaluated while nobody watched.
-            let tick = past.absence(tick).await?.map_or(tick, |(_, until)| next_tick(until));
+            let known_at = next.max(now);
+            let tick = past.next_evaluation(known_at, next_tick(known_at)).await?;
             self.join_services(&wanted, tick);
             while let Some(happening) = past.next_until(tick).await? {
                 last_seen = tick;
@@ -417,12 +422,18 @@ impl<'a> Stage<'a> {
         let name = match happening {
             Happening::Host(record) => {
                 self.host_dirty = true;
+                self.was_host_seen = true;
                 self.host = Some(record.clone());
                 return;
             }
             Happening::Check(check) => &check.service,
             Happening::Change(change) => &change.service,
         };
+        if let Happening::Change(change) = happening
+            && let Some((_, start)) = change.span_without_monitor()
+        {
+            self.start_monitor(start);
+        }
         if !wanted.is_empty() && !wanted.contains(name) {
             return;
         }
@@ -450,6 +461,18 @@ impl<'a> Stage<'a> {
             Happening::Host(_) => {}
         }
         self.dirty.insert(name.clone());
+    }
+
+    /// A monitor started: it knows what is stored, and waits for the rest.
+    fn start_monitor(&mut self, start: Timestamp) {
+        if self.started_at.replace(start) == Some(start) {
+            return;
+        }
+        self.cast.values_mut().for_each(Watched::note_start);
+        self.judge.needs_changed();
+        self.host = None;
+        self.host_dirty = false;
+        self.judge.put_off_host();
     }
 
     /// Ends the alerts of a service that is not checked any more.
@@ -515,7 +538,7 @@ impl<'a> Stage<'a> {
     }
 
     fn finish(self) -> ReplayReport {
-        let Self { collector, tallies, cast, host, replay, ends, .. } = self;
+        let Self { collector, tallies, cast, was_host_seen, replay, ends, .. } = self;
         let judged = |name: &&ServiceName| replay.only.is_empty() || replay.only.contains(*name);
         let services = cast.keys().filter(judged).count();
         let mut report = collector.finish(services, &tallies, &ends);
@@ -524,7 +547,7 @@ impl<'a> Stage<'a> {
         if looks_at(Scope::Tool) {
             absent.push("calls of tools: rules of scope `tool` have no data".to_owned());
         }
-        if looks_at(Scope::Host) && host.is_none() {
+        if looks_at(Scope::Host) && !was_host_seen {
             absent.push("the machine's numbers: rules of scope `host` have no data".to_owned());
         }
         if looks_at(Scope::Monitor) {
@@ -556,7 +579,7 @@ impl<'a> Stage<'a> {
 }
 
 /// From when on rules run.
-fn find_begin(replay: &Replay) -> Timestamp {
+fn lead_begins(replay: &Replay) -> Timestamp {
     replay.since.saturating_sub(LEAD)
 }
 

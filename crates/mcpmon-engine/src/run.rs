@@ -13,7 +13,7 @@ use mcpmon_core::store::{AlertQuery, Batch, Retention, Store, StoreError};
 use mcpmon_core::{Handler, ProbeFactory, Settings, Timestamp};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 
 use crate::baseline;
 use crate::buffer::SampleBuffer;
@@ -30,7 +30,9 @@ use crate::outbox::{Entry, Outbox};
 use crate::pools::Pools;
 use crate::pulse::Pulse;
 use crate::reach::Reach;
-use crate::recall::{Known, interrupted, recall_services, reported_changes};
+use crate::recall::{
+    Known, interrupted, last_step, recall_services, record_start, reported_changes,
+};
 use crate::remediate::{Acted, Repairs};
 use crate::round::FirstRound;
 use crate::schedule::Schedule;
@@ -141,6 +143,7 @@ pub(crate) async fn start(
     let is_watched = |name: &ServiceName| parts.services.iter().any(|spec| spec.name == *name);
     let states = store.states().await?;
     let reported = reported_changes(&states);
+    let last_evaluation = states.iter().map(last_step).max();
     let ended = judge.restore(states, is_watched, now);
     judge.set_silences(store.silences(now).await?);
     let (events, _) = broadcast::channel(EVENT_BACKLOG);
@@ -226,7 +229,7 @@ pub(crate) async fn start(
         host_dirty: false,
         host_awaited_until: measures_host.then(|| Instant::now() + HOST_WITHIN),
     };
-    engine.take_up(parts.services, &reported, now).await?;
+    engine.take_up(parts.services, &reported, last_evaluation, now).await?;
     engine.restore_repairs(now).await?;
     engine.record_ended(ended);
     for handler in parts.handlers {
@@ -275,6 +278,7 @@ impl Engine {
         &mut self,
         services: Vec<ServiceSpec>,
         reported: &HashMap<ServiceName, Timestamp>,
+        last_evaluation: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(), StartError> {
         let spread = Schedule::spread(services.len(), self.settings.monitoring.check_interval);
@@ -289,15 +293,29 @@ impl Engine {
         let store = Arc::clone(&self.shared.store);
         let reach = self.judge.reach();
         // What is watched no longer stays in the history, marked so.
-        for mut gone in recall_services(&*store, &mut watched, reported, reach, now).await? {
+        let recalled = recall_services(&*store, &mut watched, reported, reach, now).await?;
+        for mut gone in recalled.others {
             gone.watched = false;
             self.buffer.batch.facts.push(gone);
         }
+        let last_sample = store.last_host().await?.map(|sample| sample.at);
+        // The last moment of which the monitor before this one stored anything.
+        let ran_until = recalled.last_record.max(last_evaluation).max(last_sample);
+        let ran_until = ran_until.unwrap_or(now).min(now);
         for (name, mut one) in watched {
-            let change = interrupted(&mut one, now);
-            self.note_change(change);
             // Alerts are written at once and statuses with the next batch: after a crash what is
-            // known of a service may be older than its alert, and must not be held against it.
+            // known of a service may be older than its alert, and must not be held against it. So
+            // every service awaits a check now, which is stored for those who read the past.
+            match interrupted(&mut one, ran_until, now) {
+                Some(change) => self.note_change(Some(change)),
+                None => {
+                    let last_start = recalled.last_starts.get(&name).copied();
+                    self.buffer
+                        .batch
+                        .changes
+                        .extend(record_start(&mut one, ran_until, last_start, now));
+                }
+            }
             one.awaits_recheck = true;
             let ended = self.wake(&mut one, spread, now);
             self.record_ended(ended);
@@ -383,7 +401,7 @@ impl Engine {
             self.see_time();
             self.take(event);
         }
-        self.stop(reports, upkeep, committer).await;
+        self.stop(reports, ticks, upkeep, committer).await;
     }
 
     fn take(&mut self, event: Event) {
@@ -419,6 +437,7 @@ impl Engine {
     async fn stop(
         mut self,
         mut reports: mpsc::Receiver<Observed>,
+        mut ticks: Interval,
         mut upkeep: JoinSet<()>,
         committer: JoinHandle<()>,
     ) {
@@ -431,6 +450,8 @@ impl Engine {
             tokio::select! {
                 _ = self.watchers.join_next() => {}
                 Some(observed) = reports.recv() => self.observed(observed),
+                // A session that takes long to end delays no alert.
+                _ = ticks.tick() => self.judge_services(),
                 () = tokio::time::sleep_until(closing_ends) => {
                     tracing::warn!("Some sessions did not end in time and were dropped");
                     self.watchers.abort_all();

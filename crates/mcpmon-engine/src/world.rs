@@ -57,7 +57,7 @@ pub(crate) struct Watched {
     pub(crate) starts: StartTimes,
     /// Whether it is checked: it is enabled, allowed to start and not in maintenance.
     pub(crate) is_checked: bool,
-    /// Nobody looked for a while: it is not judged before it was asked again.
+    /// Nobody looked for a while, or ever: it is not judged before it was asked.
     pub(crate) awaits_recheck: bool,
     /// Whether a maintenance window holds for it.
     pub(crate) maintained: bool,
@@ -139,7 +139,7 @@ impl Watched {
             looked_at: Vec::new(),
             starts: StartTimes::default(),
             is_checked: false,
-            awaits_recheck: false,
+            awaits_recheck: true,
             maintained: false,
             repair_given_up: false,
             is_awaited: false,
@@ -205,6 +205,16 @@ impl Watched {
             }
         }
         self.dirty = true;
+    }
+
+    /// A monitor started, for a replay of the past: what is not stored of the service was forgotten.
+    pub(crate) fn note_start(&mut self) {
+        if self.is_checked {
+            self.awaits_recheck = true;
+            self.answered = Answered::default();
+        }
+        self.is_awaited = false;
+        self.held_up = HeldUp::No;
     }
 
     /// Notes that a stored check that began at `at` answered a question: what was waited for is

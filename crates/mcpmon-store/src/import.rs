@@ -578,11 +578,13 @@ mod tests {
         assert_eq!(found, asked.collect::<Vec<_>>());
     }
 
-    /// Changes of one service by the hour: stored ones with `r` for a return, imported ones, the
-    /// newest that was reported before the import and after it.
+    /// Changes of one service, in twenty-fourths of the time within which they are reported: stored
+    /// ones with `r` for a return, imported ones, the newest that was reported before the import and
+    /// after it.
     #[track_caller]
     fn check_reported(before: Option<i64>, stored: &str, imported: &[i64], after: Option<i64>) {
-        let at = |hour: i64| Timestamp::from_millis(hour * 3_600_000);
+        let step = i64::try_from(ListChange::REPORTED_WITHIN.as_millis() / 24).unwrap();
+        let at = |steps: i64| Timestamp::from_millis(steps * step);
         let change = |word: &str| ListChange {
             service: "s".into(),
             at: at(word.trim_end_matches('r').parse().unwrap()),

@@ -162,7 +162,7 @@ async fn last_changes(
     let mut query = RecordQuery::of(service.clone());
     loop {
         let page = archive.any().changes(&query).await?;
-        for change in page.items {
+        for change in page.items.into_iter().filter(StatusChange::is_change) {
             last.push_front(change);
             last.truncate(CHANGES);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use mcpmon_core::observation::{ListedItem, Lists};
-use mcpmon_core::state::StatusChange;
+use mcpmon_core::state::{ChangeOrigin, StatusChange};
 use mcpmon_core::store::{
     Batch, HostRecord, IncidentLog as _, ListRecord, SampleStore as _, ServiceFacts, Transition,
 };
@@ -406,6 +406,23 @@ fn what_is_no_export_begins_no_history() {
         empty.prints("import DIR/broken.jsonl"),
         "imported 2 checks, 2 status changes and 1 alert\n"
     );
+}
+
+#[test]
+fn starts_of_the_monitor_are_no_changes_that_are_explained() {
+    let home = Home::new();
+    let before = home.prints("explain bad");
+    let (_, change) = service("bad", Status::Stopped);
+    let origin = ChangeOrigin::Started { noticed_at: at(5) };
+    let start = StatusChange { at: at(4), from: Status::Stopped, origin, ..change };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = SqliteStore::open(home.0.path().join("mcpmon.db"), OpenOptions::default());
+        let changes = vec![start; 9];
+        store.unwrap().append(&Batch { changes, ..Batch::default() }).await.unwrap();
+    });
+    assert_eq!(home.prints("explain bad"), before);
+    assert_eq!(before.matches("unknown").count(), 1, "{before}");
 }
 
 #[test]

@@ -26,7 +26,9 @@ fn is_before_result(change: &StatusChange, check: &CheckRecord) -> bool {
         // The monitor notices an absence before it takes in what came meanwhile. The duration of a
         // check does not contain the time for which the machine slept.
         ChangeOrigin::Absent { noticed_at, .. } => change.at < ended || noticed_at <= ended,
-        ChangeOrigin::NotRunning { noticed_at } => noticed_at <= ended,
+        ChangeOrigin::NotRunning { noticed_at, .. } | ChangeOrigin::Started { noticed_at } => {
+            noticed_at <= ended
+        }
         // The check that shows that the network is gone is attributed to the monitor already. The
         // monitor notices up to a few milliseconds after that check has ended.
         ChangeOrigin::Offline { noticed_at, .. } => {
@@ -148,7 +150,7 @@ mod tests {
     #[test]
     fn a_change_is_taken_in_when_the_monitor_noticed_it() {
         let offline = ChangeOrigin::Offline { failed_since: at(10), noticed_at: at(40) };
-        let not_running = ChangeOrigin::NotRunning { noticed_at: at(40) };
+        let not_running = ChangeOrigin::NotRunning { noticed_at: at(40), ran_until: at(0) };
         let slept = ChangeOrigin::Absent { noticed_at: at(40), slept_ms: 25_000 };
         let is_back = ChangeOrigin::Absent { noticed_at: at(10), slept_ms: 0 };
         for (origin, began, seconds, code, expected) in [
@@ -204,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_stop_of_the_monitor_is_after_the_check_it_is_stored_under() {
-        let stopped = ChangeOrigin::NotRunning { noticed_at: at(500) };
+        let stopped = ChangeOrigin::NotRunning { noticed_at: at(500), ran_until: at(0) };
         let found = fold(change(10, Status::Unknown, stopped), &[(10, REFUSED), (500, REFUSED)]);
         assert_eq!(found, [(Status::Running, 1), (Status::Unknown, 1)]);
     }
@@ -212,7 +214,7 @@ mod tests {
     #[test]
     fn a_change_noticed_by_a_clock_that_was_set_back_holds_up_no_later_one() {
         let mut stored = StoredFold::new(Duration::from_secs(300));
-        let ahead = ChangeOrigin::NotRunning { noticed_at: at(90_000) };
+        let ahead = ChangeOrigin::NotRunning { noticed_at: at(90_000), ran_until: at(0) };
         stored.add_change(change(10, Status::Unknown, ahead), at(0));
         stored.add_change(change(20, Status::Running, ChangeOrigin::Check), at(0));
         stored.apply_check(&check(20, 1, None));

@@ -228,7 +228,7 @@ impl ListChange {
     /// The finding that the lists changed: what rules see of this change.
     pub fn to_finding(&self) -> Finding {
         Finding::new(FindingCode::ToolsChanged, self.describe_change())
-            .with(Finding::CHANGED_AT, self.at.to_string())
+            .with("changed_at", self.at.to_string())
             .with("tools_before", self.tools_before)
             .with("tools", self.tools)
             .with("hash_before", self.hash_before.clone())

@@ -132,6 +132,8 @@ pub(super) struct Past<'a> {
     waiting: BinaryHeap<Reverse<Waiting>>,
     /// The span of the last sleep that was read.
     absent: Option<Absence>,
+    /// Spans in which no monitor ran, without those that are over.
+    without_monitor: VecDeque<(Timestamp, Timestamp)>,
     order: u64,
     /// Each service's last check: when it began, and when it was known.
     last: HashMap<ServiceName, (Timestamp, Timestamp)>,
@@ -147,6 +149,7 @@ impl<'a> Past<'a> {
             host: Stream::new(store, host, |store, query| store.host(query)),
             waiting: BinaryHeap::new(),
             absent: None,
+            without_monitor: VecDeque::new(),
             order: 0,
             last: HashMap::new(),
         }
@@ -168,9 +171,8 @@ impl<'a> Past<'a> {
         Ok(first.map(|Reverse(first)| first.happening))
     }
 
-    /// The span around `moment` in which nobody watched, without its ends, as far as it was read:
-    /// the machine slept, or no monitor ran. Of the latter only what lies before the next thing
-    /// that became known counts, since another service may have been checked later than this one.
+    /// The span around `moment` in which nobody watched, without its ends: the machine slept, or no
+    /// monitor ran.
     pub(super) async fn absence(
         &mut self,
         moment: Timestamp,
@@ -179,12 +181,24 @@ impl<'a> Past<'a> {
         let is_within = |(from, until): &(Timestamp, Timestamp)| *from < moment && moment < *until;
         let slept = self.absent.map(|absence| (absence.from, absence.noticed_at));
         let slept = slept.filter(is_within);
-        let is_away = || {
-            let Reverse(first) = self.waiting.peek()?;
-            let Happening::Change(change) = &first.happening else { return None };
-            Some((change.at, first.known_at)).filter(|_| change.origin.is_gap()).filter(is_within)
-        };
-        Ok(slept.or_else(is_away))
+        Ok(slept.or_else(|| self.without_monitor.iter().copied().find(is_within)))
+    }
+
+    /// When rules are evaluated next, where that would be at `tick` and what is evaluated was known
+    /// at `known_at`: a monitor that stops evaluates once more before it does.
+    pub(super) async fn next_evaluation(
+        &mut self,
+        known_at: Timestamp,
+        tick: Timestamp,
+    ) -> Result<Timestamp, StoreError> {
+        self.settle(tick).await?;
+        let mut stops = self.without_monitor.iter().map(|(from, _)| after(*from));
+        if let Some(stop) = stops.find(|stop| known_at <= *stop && *stop < tick) {
+            return Ok(stop);
+        }
+        // Nothing was evaluated while nobody watched.
+        let until = self.absence(tick).await?.map(|(_, until)| until);
+        Ok(until.map_or(tick, super::next_tick))
     }
 
     /// Whether checks of a service are started or stopped up to `until`, as far as that is not taken
@@ -206,11 +220,18 @@ impl<'a> Past<'a> {
     pub(super) fn next_absence(&self) -> Option<Timestamp> {
         let Reverse(first) = self.waiting.peek()?;
         let Happening::Change(change) = &first.happening else { return None };
-        change.origin.is_gap().then_some(change.at)
+        let without_monitor = change.span_without_monitor().map(|(from, _)| from);
+        without_monitor.or_else(|| change.origin.is_gap().then_some(change.at))
     }
 
     /// Whatever came in while nobody watched was taken in once the monitor noticed.
     fn note_absence(&mut self, change: &StatusChange) {
+        if let Some(span) = change.span_without_monitor()
+            && self.without_monitor.back() != Some(&span)
+        {
+            self.without_monitor.retain(|(_, until)| *until >= span.0);
+            self.without_monitor.push_back(span);
+        }
         let ChangeOrigin::Absent { noticed_at, slept_ms } = change.origin else { return };
         let absence = Absence { from: change.at, noticed_at, slept_ms };
         self.absent = Some(absence);
@@ -272,7 +293,7 @@ impl<'a> Past<'a> {
                     Some((_, known_at)) if change.origin.is_check() => *known_at,
                     // Made by a heartbeat that is not stored.
                     None if change.origin.is_check() => self.known_at(next, next),
-                    _ => change.origin.noticed_at().unwrap_or(next),
+                    _ => change.noticed_at(),
                 };
                 self.note_absence(&change);
                 self.wait(known_at, Happening::Change(change));

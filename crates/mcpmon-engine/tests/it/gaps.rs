@@ -11,7 +11,7 @@ use mcpmon_core::alert::NotificationKind;
 use mcpmon_core::monitor::MonitorHandle;
 use mcpmon_core::rule::{RuleContext, RuleError, RuleInput, RulePolicy, Verdict};
 use mcpmon_core::state::{ChangeOrigin, StatusChange};
-use mcpmon_core::store::{Batch, RecordQuery, SampleStore, Store};
+use mcpmon_core::store::{Batch, HistoryQuery, RecordQuery, SampleStore, Store};
 use mcpmon_core::{Clock, FailureCode, HostProbe, Level, Rule, Status, SystemMetrics};
 use mcpmon_engine::MemoryStore;
 use mcpmon_testkit::{Reaction, RecordingHandler, ScriptedFactory, Step, TokioClock, samples};
@@ -343,7 +343,9 @@ async fn a_monitor_started_after_the_clock_was_set_back_counts_nothing_of_later_
     let changes = store.changes(&RecordQuery::of("a".into())).await.unwrap().items;
     let mut new = changes.iter().filter(|change| !known.contains(change));
     let gap = new.next().unwrap();
-    assert_eq!(gap.origin, ChangeOrigin::NotRunning { noticed_at: restarted_at });
+    let ChangeOrigin::NotRunning { noticed_at, ran_until } = gap.origin else { panic!("{gap:?}") };
+    assert_eq!(noticed_at, restarted_at);
+    assert!(ran_until <= restarted_at, "what is stored of the time ahead is no time that passed");
     assert_eq!((gap.at, gap.status), (restarted_at, Status::Unknown));
     let back = new.next().unwrap();
     assert_eq!(back.status, Status::Running);
@@ -375,8 +377,8 @@ async fn a_stop_after_the_clock_was_set_back_is_not_hidden_by_earlier_checks_of_
     seconds(25).await;
     second.stop().await;
     let changes = store.changes(&RecordQuery::of("a".into())).await.unwrap().items;
-    let not_running = ChangeOrigin::NotRunning { noticed_at: restarted_at };
-    let gap = changes.iter().find(|change| change.origin == not_running).unwrap();
+    let is_gap = |change: &&StatusChange| matches!(change.origin, ChangeOrigin::NotRunning { noticed_at, .. } if noticed_at == restarted_at);
+    let gap = changes.iter().find(is_gap).unwrap();
     assert!(gap.at <= stopped_at && stopped_at.since(gap.at) < Duration::from_secs(15));
 }
 
@@ -401,4 +403,59 @@ async fn a_clock_corrected_by_seconds_before_a_start_is_no_gap() {
     assert_eq!(second.service_status("a"), Some(Status::Running));
     second.stop().await;
     assert!(!statuses(&store, "a").await.contains(&Status::Unknown));
+}
+
+/// What a reader of the history needs to know of it, and nothing that looks like an outage.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_no_gap_is_stored_once_and_changes_nothing() {
+    let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
+    let store = Arc::new(MemoryStore::new());
+    let start = async || {
+        monitor(&factory)
+            .clock(Arc::new(clock.clone()))
+            .store(Arc::clone(&store) as Arc<dyn Store>)
+            .service(spec("a"))
+            .start()
+            .await
+            .unwrap()
+    };
+    let began = mcpmon_core::Clock::now(&clock);
+    let first = start().await;
+    seconds(20).await;
+    first.stop().await;
+    let stopped_at = mcpmon_core::Clock::now(&clock);
+    // Nothing is checked by the next four: a monitor that starts again and again must not fill the
+    // history.
+    factory.script("a").usually(Step::Hang);
+    for _ in 0..4 {
+        seconds(1).await;
+        start().await.stop().await;
+    }
+    let changes = store.changes(&RecordQuery::of("a".into())).await.unwrap().items;
+    let [running, started] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!(
+        (running.status, started.from, started.status),
+        (Status::Running, Status::Running, Status::Running)
+    );
+    assert_eq!((started.since, started.is_change()), (running.since, false));
+    let (ran_until, started_at) = started.span_without_monitor().unwrap();
+    assert!(
+        ran_until <= stopped_at && stopped_at < started_at,
+        "{ran_until} {stopped_at} {started_at}"
+    );
+    let query = HistoryQuery {
+        service: "a".into(),
+        since: began,
+        until: mcpmon_core::Clock::now(&clock),
+        step: None,
+    };
+    let whole = store.history(&query).await.unwrap().whole();
+    assert_eq!(whole.uptime(), Some(1.0));
+    factory.script("a").usually(Step::answered());
+    let last = start().await;
+    seconds(20).await;
+    last.stop().await;
+    start().await.stop().await;
+    let changes = store.changes(&RecordQuery::of("a".into())).await.unwrap().items;
+    assert_eq!(changes.len(), 3, "once more after it was checked: {changes:?}");
 }

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use mcpmon_core::monitor::MonitorHandle;
 use mcpmon_core::probe::{Probe, ProbeFactory};
 use mcpmon_core::service::ServiceSpec;
+use mcpmon_core::store::{AlertQuery, IncidentLog as _, Store};
 use mcpmon_core::{FailureCode, Observation, Question, Status};
-use mcpmon_engine::Change;
-use mcpmon_testkit::{ScriptedFactory, Step, samples};
+use mcpmon_engine::{Change, MemoryStore};
+use mcpmon_testkit::{START, ScriptedFactory, Step, samples};
 
 use crate::{monitor, seconds, settings, spec};
 
@@ -211,4 +212,22 @@ async fn a_slow_check_does_not_make_the_next_one_late() {
     seconds(100).await;
     assert_eq!(monitor.snapshot().monitor.late_checks_total, 0);
     monitor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_are_evaluated_while_sessions_end() {
+    let odd = Odd::new(Quirk::ClosesSlowly);
+    let mut settings = settings();
+    let held = serde_json::json!([{ "name": "held", "when": "total_checks > 0", "hold": "10s" }]);
+    settings.rules = serde_json::from_value(held).unwrap();
+    let store = Arc::new(MemoryStore::new());
+    let monitor = monitor(&odd).settings(settings).store(Arc::clone(&store) as Arc<dyn Store>);
+    let monitor = monitor.service(spec("a")).start().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10_500)).await;
+    monitor.stop().await;
+    let alerts = store.alerts(&AlertQuery { limit: 9, ..AlertQuery::default() }).await.unwrap();
+    let [held] = &alerts[..] else { panic!("{alerts:?}") };
+    let after = held.alert.timestamp.since(START);
+    // Its session ends at 13.5 s.
+    assert!((10..12).contains(&after.as_secs()), "{after:?}");
 }

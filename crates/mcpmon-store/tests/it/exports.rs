@@ -252,7 +252,7 @@ async fn offline_and_stopped(directory: &TempDir) -> SqliteStore {
     };
     let lost = ChangeOrigin::Offline { failed_since: at(30), noticed_at: at(91) };
     let is_back = ChangeOrigin::Absent { noticed_at: at(150), slept_ms: 0 };
-    let stopped = ChangeOrigin::NotRunning { noticed_at: at(3_779) };
+    let stopped = ChangeOrigin::NotRunning { noticed_at: at(3_779), ran_until: at(0) };
     let changes = vec![
         change("files", 0, unknown, up),
         by(30, up, unknown, lost),

@@ -269,6 +269,12 @@ impl House {
         self.now = self.now.saturating_add(Duration::from_secs(seconds));
     }
 
+    /// The next start shows a full second, as [`Self::begin_at_full_second`] has it.
+    pub(crate) fn rest_until_full_second(&mut self) {
+        let millis = self.now.as_millis();
+        self.now = Timestamp::from_millis(millis + (-millis).rem_euclid(1_000));
+    }
+
     /// Has the monitor take settings, services and witnesses as they are now.
     pub(crate) fn reload(&self) {
         let handlers: Vec<Arc<dyn Handler>> =

@@ -55,6 +55,10 @@ impl Run {
         let heartbeat = Duration::from_secs(dice.between(2, 12));
         house.settings.service_monitoring.status_check_interval = heartbeat;
         house.settings.rules = rules(&mut dice);
+        if has_processes {
+            let restarted = serde_json::json!({ "name": "restarted", "when": "restarts % 4 == 3" });
+            house.settings.rules.push(serde_json::from_value(restarted).unwrap());
+        }
         let start = house.now();
         for _ in 0..dice.below(3) {
             house.settings.maintenance.push(maintenance(&mut dice, start));
@@ -108,18 +112,32 @@ impl Run {
         self.house.wait_millis(millis);
     }
 
-    /// A process that dies young, a service that is disabled or enabled, or nothing.
+    /// A process that dies young, a service that is disabled or enabled, a restart of the monitor,
+    /// or nothing.
     fn intervene(&mut self) {
         let service = self.more_dice.below(self.house.services.len());
-        match self.more_dice.below(8) {
+        match self.more_dice.below(9) {
             0..=1 => {
                 let answers = self.more_dice.between(1, 6) as u32;
                 self.house.fleet.set(NAMES[service], Behaviour::DiesYoung(answers));
             }
             2 => self.enable(service, false),
             3..=4 => self.enable(service, true),
+            5 => self.restart(),
             _ => {}
         }
+    }
+
+    /// Sometimes so soon that no service was left alone for longer than it would be anyway.
+    fn restart(&mut self) {
+        match self.more_dice.below(2) {
+            0 => self.house.stop(),
+            _ => self.house.drop_it(),
+        }
+        let seconds = [0, 0, 1, 5, 15, 300][self.more_dice.below(6)];
+        self.house.rest(seconds);
+        self.house.rest_until_full_second();
+        self.house.start();
     }
 
     fn enable(&mut self, service: usize, is_enabled: bool) {
@@ -302,7 +320,8 @@ fn a_replay_sends_exactly_what_the_monitor_sent() {
     }
 }
 
-/// Like [`run`], with processes and with services that are disabled and enabled again.
+/// Like [`run`], with processes, with services that are disabled and enabled again, and with restarts
+/// of the monitor.
 fn run_with_interventions(seed: u64) {
     let mut run = Run::with_processes(seed);
     for _ in 0..25 {
@@ -314,7 +333,7 @@ fn run_with_interventions(seed: u64) {
 }
 
 #[test]
-fn a_replay_knows_crash_loops_and_services_that_are_disabled() {
+fn a_replay_knows_crash_loops_restarts_and_services_that_are_disabled() {
     let fleets = if std::env::var_os("MCPMON_SOAK").is_some() { 100 } else { 8 };
     (0..fleets).for_each(run_with_interventions);
 }
