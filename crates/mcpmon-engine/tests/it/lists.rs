@@ -9,7 +9,7 @@ use mcpmon_core::settings::RuleSettings;
 use mcpmon_core::store::{
     AlertQuery, AlertRecord, IncidentLog as _, ListChange, RecordQuery, SampleStore as _,
 };
-use mcpmon_core::{FindingCode, Settings, Timestamp};
+use mcpmon_core::{FindingCode, Settings, Status, Timestamp};
 use mcpmon_engine::{Change, MemoryStore, MonitorBuilder, RunningMonitor};
 use mcpmon_testkit::{
     FailingStore, Operations, RecordingHandler, ScriptedFactory, StoreFault, TokioClock, samples,
@@ -161,6 +161,10 @@ async fn a_change_while_the_service_was_away_is_reported_when_it_is_back() {
     monitor.remove_service("a").await.unwrap();
     monitor.add_service(spec("b")).await.unwrap();
     seconds(900).await;
+    let query = RecordQuery::of("b".into());
+    let changes = stage.store.changes(&query).await.unwrap().items;
+    let statuses: Vec<Status> = changes.iter().map(|change| change.status).collect();
+    assert_eq!(statuses, [Status::Running], "one that is new was never paused");
     monitor.remove_service("b").await.unwrap();
     stage.factory.script("a").then([samples::listed(&["x", "y", "z"])]);
     let change = Change {
