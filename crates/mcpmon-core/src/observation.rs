@@ -92,7 +92,7 @@ pub struct ListedItem {
     pub name: String,
     /// The whole definition as it came, capped.
     pub definition: Definition,
-    /// The digest of the whole definition ([`crate::lists::ItemDigest`]), where only a part of it
+    /// The digest of the whole definition ([`crate::lists::CanonicalDigest`]), where only a part of it
     /// is kept: lists are compared by all that was listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
