@@ -140,15 +140,14 @@ impl Drift {
     }
 
     /// Hands on a change that is stored, or that waits in memory because nothing can be stored, so
-    /// that it is reported: once, however often it is handed on. That lists go back and forth is
-    /// reported when it begins, not at each turn.
+    /// that it is reported if it is news: once, however often it is handed on.
     pub(crate) fn offer_change(&mut self, change: &ListChange) {
         if self.offered.is_some_and(|(at, _)| change.at <= at) {
             return;
         }
-        let went_back_and_forth = self.offered.is_some_and(|(_, is_return)| is_return);
+        let is_return_before = self.offered.is_some_and(|(_, is_return)| is_return);
         self.offered = Some((change.at, change.is_return));
-        if !(change.is_return && went_back_and_forth) {
+        if change.is_news(is_return_before) {
             self.unreported.push_back(change.clone());
         }
     }

@@ -372,8 +372,7 @@ impl<'a> Writing<'a> {
     /// History that is read back is no news: the next monitor does not report these changes.
     async fn mark_reported(&mut self, changes: &[ListChange]) -> Result<(), ImportError> {
         let mut moments: BTreeMap<&ServiceName, Vec<Timestamp>> = BTreeMap::new();
-        // A return is reported by no monitor.
-        for change in changes.iter().filter(|change| !change.is_return) {
+        for change in changes {
             moments.entry(&change.service).or_default().push(change.at);
         }
         for (service, moments) in moments {
@@ -510,12 +509,14 @@ fn reported_until(
     let known: HashSet<Timestamp> = stored.iter().map(|change| change.at).collect();
     let new = || imported.iter().copied().filter(|at| !known.contains(at));
     let newest = new().max()?;
-    let is_due = |change: &&ListChange| {
+    let returns = stored.iter().map(|change| change.is_return);
+    let is_due = |(change, is_return_before): &(&ListChange, bool)| {
         // The monitor starts after the newest change, and does not report what is too old then.
         let is_recent = newest.since(change.at) <= ListChange::REPORTED_WITHIN;
-        !change.is_return && Some(change.at) > reported && is_recent
+        change.is_news(*is_return_before) && Some(change.at) > reported && is_recent
     };
-    let first_due = stored.iter().filter(is_due).map(|change| change.at).min();
+    let mut due = stored.iter().zip(std::iter::once(false).chain(returns)).filter(is_due);
+    let first_due = due.next().map(|(change, _)| change.at);
     let until = new().filter(|at| first_due.is_none_or(|due| *at < due)).max();
     until.filter(|until| Some(*until) > reported)
 }
@@ -614,7 +615,8 @@ mod tests {
         check_reported(None, "5", &[5], None);
         check_reported(None, "4 5", &[3, 4, 5], Some(3));
         // No monitor reports these any more.
-        check_reported(None, "5r", &[7], Some(7));
+        check_reported(Some(4), "4r 5r", &[7], Some(7));
+        check_reported(Some(4), "4 5r", &[7], Some(4));
         check_reported(None, "5 40", &[30], Some(30));
         check_reported(None, "5", &[29], None);
     }

@@ -225,6 +225,12 @@ impl ListChange {
     /// from a week away still hears of them.
     pub const REPORTED_WITHIN: Duration = Duration::from_secs(8 * 24 * 3_600);
 
+    /// Whether it is reported, if the change before it was a return or not: that lists go back and
+    /// forth is reported when it begins, not at each turn.
+    pub const fn is_news(&self, is_return_before: bool) -> bool {
+        !(self.is_return && is_return_before)
+    }
+
     /// The finding that the lists changed: what rules see of this change.
     pub fn to_finding(&self) -> Finding {
         Finding::new(FindingCode::ToolsChanged, self.describe_change())

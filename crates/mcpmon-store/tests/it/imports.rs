@@ -370,7 +370,7 @@ async fn append_list_changes(store: &SqliteStore, list_changes: &[ListChange]) {
     store.append(&batch).await.unwrap();
 }
 
-/// A history with two changes of lists that were reported and one that is not reported by itself.
+/// A history with three changes of lists that were reported, the last because they go back and forth.
 async fn relisted(directory: &TempDir, phase: AlertPhase) -> SqliteStore {
     let store = open(&directory.path().join("first.db"));
     lived_in(&store).await;
@@ -381,9 +381,9 @@ async fn relisted(directory: &TempDir, phase: AlertPhase) -> SqliteStore {
         _ => resolved_alert("tools_changed", "zeta"),
     };
     let mut state = standing(&alert, phase);
-    state.reported_change = Some(at(20));
+    state.reported_change = Some(at(30));
     let (states, alerts) = (vec![state], vec![alert]);
-    let reported = Transition { states, alerts, at: at(20), ..Transition::default() };
+    let reported = Transition { states, alerts, at: at(30), ..Transition::default() };
     store.commit(&reported).await.unwrap();
     store
 }
@@ -411,7 +411,7 @@ async fn changes_of_lists_that_are_read_back_count_as_reported() {
             import(&second, lines).await.unwrap();
             let states = list_rule_states(&second).await;
             assert_eq!(states.len(), 1);
-            assert_eq!(states[0].reported_change, Some(at(20)), "{phase:?}");
+            assert_eq!(states[0].reported_change, Some(at(30)), "{phase:?}");
         }
         if phase == AlertPhase::Firing {
             assert_eq!(list_rule_states(&second).await, list_rule_states(&first).await);
@@ -427,12 +427,12 @@ async fn an_import_hides_no_change_of_lists_that_is_still_to_be_reported() {
     let lines = lines_of(&first, &ExportQuery::default()).await;
     // The store's own changes, the newest of them that it reported, and that after the import.
     for (own, reported, after) in [
-        (&[][..], None, Some(20)),
-        (&[40], None, Some(20)),
+        (&[][..], None, Some(30)),
+        (&[40], None, Some(30)),
         (&[40], Some(40), Some(40)),
         (&[15], None, Some(10)),
         (&[5], None, None),
-        (&[5], Some(5), Some(20)),
+        (&[5], Some(5), Some(30)),
         (&[10, 20], None, None),
     ] {
         let store = open(&directory.path().join(format!("{own:?}{reported:?}.db")));
