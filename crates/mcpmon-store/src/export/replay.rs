@@ -7,7 +7,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use mcpmon_core::state::StatusChange;
-use mcpmon_core::store::{CheckRecord, Cursor, RecordQuery, SampleStore, StoredService};
+use mcpmon_core::store::{
+    CheckRecord, Cursor, RecordQuery, SampleStore, StoredService, restarts_before,
+};
 use mcpmon_core::{ServiceMetrics, ServiceName, StoreError, StoredFold, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -95,28 +97,15 @@ async fn begin(
     range: &RecordQuery,
 ) -> Result<HashMap<ServiceName, Replay>, StoreError> {
     let mut replays = HashMap::new();
-    for stored in samples.services().await? {
+    let stored = samples.services().await?;
+    let restarts = restarts_before(samples, &stored, range).await?;
+    for stored in stored {
         let service = stored.facts.service.clone();
         if query.service.as_ref().is_none_or(|only| *only == service) {
             let lists = samples.lists(&service).await?;
             let listed = lists.map(|record| (record.at, record.lists.tools.len()));
-            replays.insert(service, Replay::new(&stored, query.window, listed));
-        }
-    }
-    // `restarts` knows no window: what came before the range is all less what is in it and after.
-    if replays.values().any(|replay| replay.all_restarts > 0) {
-        let mut page = RecordQuery { until: None, ..range.clone() };
-        loop {
-            let checks = samples.checks(&page).await?;
-            for check in checks.items.iter().filter(|check| check.restarted) {
-                if let Some(replay) = replays.get_mut(&check.service) {
-                    replay.restarts -= 1;
-                }
-            }
-            match checks.next {
-                Some(next) => page.after = Some(next),
-                None => break,
-            }
+            let restarts = restarts.get(&service).copied().unwrap_or_default();
+            replays.insert(service, Replay::new(&stored, restarts, query.window, listed));
         }
     }
     Ok(replays)
@@ -161,7 +150,7 @@ struct Replay {
     stored: StoredFold,
     /// Restarts there ever were, and those up to the check that was taken last.
     all_restarts: u64,
-    restarts: i64,
+    restarts: u64,
     /// When the lists now known were first seen, and how many tools they have.
     listed: Option<(Timestamp, usize)>,
     tools_count: Option<u32>,
@@ -169,13 +158,17 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(stored: &StoredService, window: Duration, listed: Option<(Timestamp, usize)>) -> Self {
-        let all_restarts = stored.facts.restarts;
+    fn new(
+        stored: &StoredService,
+        restarts: u64,
+        window: Duration,
+        listed: Option<(Timestamp, usize)>,
+    ) -> Self {
         Self {
             service: stored.facts.service.clone(),
             stored: StoredFold::new(window),
-            all_restarts,
-            restarts: i64::try_from(all_restarts).unwrap_or(i64::MAX),
+            all_restarts: stored.facts.restarts,
+            restarts,
             listed,
             tools_count: stored.facts.tools_count,
             tool_list_tokens: stored.facts.tool_list_tokens,
@@ -185,9 +178,9 @@ impl Replay {
     /// Takes in a check that ended at `ended`.
     fn apply_check(&mut self, check: &CheckRecord, ended: Timestamp) {
         self.stored.apply_check(check);
-        self.restarts += i64::from(check.restarted);
+        self.restarts += u64::from(check.restarted);
         let fold = &mut self.stored.fold;
-        fold.state.restarts = u64::try_from(self.restarts).unwrap_or(0).min(self.all_restarts);
+        fold.state.restarts = self.restarts.min(self.all_restarts);
         let tools_count = match self.listed {
             Some((at, tools)) => (at <= ended).then(|| u32::try_from(tools).unwrap_or(u32::MAX)),
             None => self.tools_count,
