@@ -13,12 +13,23 @@ use mcpmon_core::rule::{RuleContext, RuleError, RuleInput, RulePolicy, Verdict};
 use mcpmon_core::state::{ChangeOrigin, StatusChange};
 use mcpmon_core::store::{Batch, HistoryQuery, RecordQuery, SampleStore, Store};
 use mcpmon_core::{Clock, FailureCode, HostProbe, Level, Rule, Status, SystemMetrics};
-use mcpmon_engine::MemoryStore;
+use mcpmon_engine::{MemoryStore, RunningMonitor};
 use mcpmon_testkit::{Reaction, RecordingHandler, ScriptedFactory, Step, TokioClock, samples};
 
 use crate::{monitor, seconds, spec, told};
 
 const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A monitor of `a` over a store and a clock that go on when it ends.
+async fn start_over(
+    factory: &ScriptedFactory,
+    clock: &TokioClock,
+    store: &Arc<MemoryStore>,
+) -> RunningMonitor {
+    let store = Arc::clone(store) as Arc<dyn Store>;
+    let monitor = monitor(factory).clock(Arc::new(clock.clone())).store(store);
+    monitor.service(spec("a")).start().await.expect("it starts")
+}
 
 /// A machine that can be taken off its network.
 #[derive(Debug, Clone, Default)]
@@ -216,15 +227,7 @@ async fn one_host_that_cannot_be_reached_is_down_however_many_services_it_has() 
 async fn the_time_in_which_no_monitor_ran_is_unknown() {
     let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
     let store = Arc::new(MemoryStore::new());
-    let start = async || {
-        monitor(&factory)
-            .clock(Arc::new(clock.clone()))
-            .store(Arc::clone(&store) as Arc<dyn Store>)
-            .service(spec("a"))
-            .start()
-            .await
-            .unwrap()
-    };
+    let start = || start_over(&factory, &clock, &store);
     let first = start().await;
     seconds(20).await;
     first.stop().await;
@@ -313,15 +316,7 @@ async fn a_restarted_monitor_discounts_checks_by_a_change_from_before_its_window
 async fn a_monitor_started_after_the_clock_was_set_back_counts_nothing_of_later_moments() {
     let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
     let store = Arc::new(MemoryStore::new());
-    let start = async || {
-        monitor(&factory)
-            .clock(Arc::new(clock.clone()))
-            .store(Arc::clone(&store) as Arc<dyn Store>)
-            .service(spec("a"))
-            .start()
-            .await
-            .unwrap()
-    };
+    let start = || start_over(&factory, &clock, &store);
     let first = start().await;
     seconds(900).await;
     factory.script("a").usually(FailureCode::ConnectionRefused);
@@ -356,15 +351,7 @@ async fn a_monitor_started_after_the_clock_was_set_back_counts_nothing_of_later_
 async fn a_stop_after_the_clock_was_set_back_is_not_hidden_by_earlier_checks_of_the_same_moment() {
     let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
     let store = Arc::new(MemoryStore::new());
-    let start = async || {
-        monitor(&factory)
-            .clock(Arc::new(clock.clone()))
-            .store(Arc::clone(&store) as Arc<dyn Store>)
-            .service(spec("a"))
-            .start()
-            .await
-            .unwrap()
-    };
+    let start = || start_over(&factory, &clock, &store);
     let first = start().await;
     seconds(3_000).await;
     clock.step_back(HOUR / 2);
@@ -386,15 +373,7 @@ async fn a_stop_after_the_clock_was_set_back_is_not_hidden_by_earlier_checks_of_
 async fn a_clock_corrected_by_seconds_before_a_start_is_no_gap() {
     let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
     let store = Arc::new(MemoryStore::new());
-    let start = async || {
-        monitor(&factory)
-            .clock(Arc::new(clock.clone()))
-            .store(Arc::clone(&store) as Arc<dyn Store>)
-            .service(spec("a"))
-            .start()
-            .await
-            .unwrap()
-    };
+    let start = || start_over(&factory, &clock, &store);
     let first = start().await;
     seconds(60).await;
     first.stop().await;
@@ -410,15 +389,7 @@ async fn a_clock_corrected_by_seconds_before_a_start_is_no_gap() {
 async fn a_start_that_is_no_gap_is_stored_once_and_changes_nothing() {
     let (factory, clock) = (ScriptedFactory::new(), TokioClock::default());
     let store = Arc::new(MemoryStore::new());
-    let start = async || {
-        monitor(&factory)
-            .clock(Arc::new(clock.clone()))
-            .store(Arc::clone(&store) as Arc<dyn Store>)
-            .service(spec("a"))
-            .start()
-            .await
-            .unwrap()
-    };
+    let start = || start_over(&factory, &clock, &store);
     let began = mcpmon_core::Clock::now(&clock);
     let first = start().await;
     seconds(20).await;
