@@ -45,9 +45,10 @@ impl Engine {
         tracing::warn!(?span, "The wall clock was set back");
         self.shared.clock_was_set_back(span);
         self.repairs.set_back(span);
-        for watched in self.shared.write().services.values_mut() {
+        let removed = self.removed.values_mut().map(|(_, watched)| watched);
+        self.shared.write().services.values_mut().chain(removed).for_each(|watched| {
             watched.set_back(span);
-        }
+        });
     }
 
     /// Whatever was known of these services holds no longer, from `at` on: each is `unknown` until

@@ -251,8 +251,9 @@ impl Engine {
             self.see_dropped();
             if since.elapsed() > ANSWER_WITHIN {
                 // What cannot be stored is reported all the same, from memory.
+                let waiting = self.buffer.batch.list_changes.clone();
                 self.offer_list_changes(&batch.list_changes);
-                self.offer_list_changes(&self.buffer.batch.list_changes);
+                self.offer_list_changes(&waiting);
                 self.store_works = false;
                 self.store_failed(&unanswered());
                 self.batch_done();
@@ -299,13 +300,15 @@ impl Engine {
 
     /// Hands changes of lists on to be reported, now that they are stored: reported before, a change
     /// would be made and reported again after a crash.
-    fn offer_list_changes(&self, changes: &[ListChange]) {
+    fn offer_list_changes(&mut self, changes: &[ListChange]) {
         if changes.is_empty() {
             return;
         }
         let mut world = self.shared.write();
         for change in changes {
-            if let Some(watched) = world.services.get_mut(&change.service) {
+            // One that was just removed reports it when it is watched again.
+            let removed = self.removed.get_mut(&change.service).map(|(_, watched)| watched);
+            if let Some(watched) = world.services.get_mut(&change.service).or(removed) {
                 watched.signs.drift.offer_change(change);
                 watched.dirty = true;
             }

@@ -30,6 +30,7 @@ mod pools;
 mod pulse;
 mod reach;
 mod recall;
+mod records;
 mod remediate;
 mod replay;
 mod retry;

@@ -276,12 +276,10 @@ impl Engine {
         let removed = self.removed.remove(name).map(|(_, watched)| watched);
         let mut watched = removed.or(stored)?;
         watched.note_return();
-        if watched.facts.is_some() {
-            // It may have been taken away while no monitor ran.
-            let now = self.shared.clock.now();
-            let paused = watched.fold.state.schedule(name, Status::Paused, None, now);
-            self.buffer.batch.changes.extend(paused);
-        }
+        // It may have been taken away while no monitor ran.
+        let now = self.shared.clock.now();
+        let paused = watched.fold.state.schedule(name, Status::Paused, None, now);
+        self.buffer.batch.changes.extend(paused);
         Some(watched)
     }
 

@@ -14,6 +14,7 @@ use mcpmon_core::window::RING_SPAN;
 
 use crate::outbox::ANSWER_WITHIN;
 use crate::pulse::is_gap;
+use crate::records::Records;
 use crate::world::Watched;
 
 /// Services by name, with what is known of them.
@@ -52,6 +53,59 @@ pub(crate) async fn recall_services(
     reach: Duration,
     now: Timestamp,
 ) -> Result<Recalled, StoreError> {
+    let mut recalled = restore_services(store, services, now).await?;
+    recall_records(store, services, None, reach, now, &mut recalled).await?;
+    recall_lists(store, services, None, reported, now).await?;
+    Ok(recalled)
+}
+
+/// What the store knows of those of these services that it knows, for a running monitor that is to
+/// watch them from now on. Where it does not answer, nothing is known.
+pub(crate) async fn recall_new(
+    store: &dyn Store,
+    specs: impl IntoIterator<Item = &ServiceSpec>,
+    reach: Duration,
+    now: Timestamp,
+) -> Known {
+    let name_and_spec = |spec: &ServiceSpec| {
+        (spec.name.clone(), Watched::new(Arc::new(spec.clone()), 0, reach, now))
+    };
+    let mut services: Known = specs.into_iter().map(name_and_spec).collect();
+    if services.is_empty() {
+        return services;
+    }
+    let recalled = tokio::time::timeout(ANSWER_WITHIN, async {
+        let mut recalled = restore_services(store, &mut services, now).await?;
+        services.retain(|_, one| one.facts.is_some());
+        if services.is_empty() {
+            return Ok(());
+        }
+        let reported = reported_changes(&store.states().await?);
+        // Few of many: what is stored of the others is not read.
+        for name in services.keys().cloned().collect::<Vec<_>>() {
+            let only = Some(&name);
+            recall_records(store, &mut services, only, reach, now, &mut recalled).await?;
+            recall_lists(store, &mut services, only, &reported, now).await?;
+        }
+        Ok(())
+    })
+    .await;
+    let error = match recalled {
+        Ok(Ok(())) => return services,
+        Ok(Err(error)) => StoreError::to_string(&error),
+        Err(_) => "the store does not answer".to_owned(),
+    };
+    tracing::warn!(%error, services = services.len(),
+        "What is stored of new services could not be read; they begin without a past");
+    Known::new()
+}
+
+/// Takes up the status and the counters of services.
+async fn restore_services(
+    store: &dyn Store,
+    services: &mut Known,
+    now: Timestamp,
+) -> Result<Recalled, StoreError> {
     let mut recalled = Recalled::default();
     for stored in store.services().await? {
         match services.get_mut(&stored.facts.service) {
@@ -68,96 +122,70 @@ pub(crate) async fn recall_services(
             None => {}
         }
     }
-    for (name, one) in services.iter_mut() {
-        if let Some(record) = store.lists(name).await? {
-            one.signs.drift.restore(&record.lists);
-        }
-    }
-    let only = (services.len() == 1).then(|| services.keys().next().cloned()).flatten();
-    let since = |span: Duration| RecordQuery {
-        service: only.clone(),
-        ..RecordQuery::all().since(now.saturating_sub(span)).up_to(now)
-    };
-    let mut query = since(reach.max(RING_SPAN));
-    loop {
-        let page = store.checks(&query).await?;
-        for check in &page.items {
-            if let Some(one) = services.get_mut(&check.service) {
-                one.refill(check);
-            }
-        }
-        query.after = page.next;
-        if query.after.is_none() {
-            break;
-        }
-    }
-    // A change may be stored before the checks that it attributes to the monitor.
-    let mut query = since(reach.max(RING_SPAN).saturating_add(LATEST_DISCOUNT));
-    loop {
-        let page = store.changes(&query).await?;
-        for change in &page.items {
-            recalled.last_record = recalled.last_record.max(Some(change.noticed_at()));
-            if let Some((_, last_start)) = change.span_without_monitor() {
-                recalled.last_starts.insert(change.service.clone(), last_start);
-            }
-            if let Some(one) = services.get_mut(&change.service) {
-                one.fold.discount(&change.origin);
-            }
-        }
-        query.after = page.next;
-        if query.after.is_none() {
-            break;
-        }
-    }
-    let mut changes: HashMap<ServiceName, Vec<ListChange>> = HashMap::new();
-    // Its moments rise although the clock may step back, so one that is yet to come counts too.
-    let mut query = RecordQuery { until: None, ..since(ListChange::REPORTED_WITHIN) };
-    loop {
-        let page = store.list_changes(&query).await?;
-        for change in page.items {
-            changes.entry(change.service.clone()).or_default().push(change);
-        }
-        query.after = page.next;
-        if query.after.is_none() {
-            break;
-        }
-    }
-    for (name, changes) in changes {
-        if let Some(one) = services.get_mut(&name) {
-            one.signs.drift.restore_changes(changes, reported.get(&name).copied(), now);
-        }
-    }
     Ok(recalled)
 }
 
-/// What the store knows of services that a running monitor is to watch from now on. Where it does
-/// not answer, nothing is known.
-pub(crate) async fn recall_new(
+/// Fills windows with the checks of all services, or of one.
+async fn recall_records(
     store: &dyn Store,
-    specs: impl IntoIterator<Item = &ServiceSpec>,
+    services: &mut Known,
+    only: Option<&ServiceName>,
     reach: Duration,
     now: Timestamp,
-) -> Known {
-    let name_and_spec = |spec: &ServiceSpec| {
-        (spec.name.clone(), Watched::new(Arc::new(spec.clone()), 0, reach, now))
-    };
-    let mut known: Known = specs.into_iter().map(name_and_spec).collect();
-    if known.is_empty() {
-        return known;
+    recalled: &mut Recalled,
+) -> Result<(), StoreError> {
+    let reach = reach.max(RING_SPAN);
+    let query = query_since(only, reach, now).up_to(now);
+    let mut checks = Records::new(store, query, |store, query| store.checks(query));
+    while let Some(check) = checks.take_next().await? {
+        if let Some(one) = services.get_mut(&check.service) {
+            one.refill(&check);
+        }
     }
-    let recalled = tokio::time::timeout(ANSWER_WITHIN, async {
-        let reported = reported_changes(&store.states().await?);
-        recall_services(store, &mut known, &reported, reach, now).await
-    })
-    .await;
-    let error = match recalled {
-        Ok(Ok(_)) => return known,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "the store does not answer".to_owned(),
-    };
-    tracing::warn!(%error, services = known.len(),
-        "What is stored of new services could not be read; they begin without a past");
-    Known::new()
+    // A change may be stored before the checks that it attributes to the monitor.
+    let query = query_since(only, reach.saturating_add(LATEST_DISCOUNT), now).up_to(now);
+    let mut changes = Records::new(store, query, |store, query| store.changes(query));
+    while let Some(change) = changes.take_next().await? {
+        recalled.last_record = recalled.last_record.max(Some(change.noticed_at()));
+        if let Some((_, last_start)) = change.span_without_monitor() {
+            recalled.last_starts.insert(change.service.clone(), last_start);
+        }
+        if let Some(one) = services.get_mut(&change.service) {
+            one.fold.discount(&change.origin);
+        }
+    }
+    Ok(())
+}
+
+/// Takes up the lists of all services, or of one, and changes of them that may be unreported.
+async fn recall_lists(
+    store: &dyn Store,
+    services: &mut Known,
+    only: Option<&ServiceName>,
+    reported: &HashMap<ServiceName, Timestamp>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    // Moments of changes rise although the clock may step back, so one that is yet to come counts.
+    let query = query_since(only, ListChange::REPORTED_WITHIN, now);
+    let mut stored = Records::new(store, query, |store, query| store.list_changes(query));
+    let mut changes: HashMap<ServiceName, Vec<ListChange>> = HashMap::new();
+    while let Some(change) = stored.take_next().await? {
+        changes.entry(change.service.clone()).or_default().push(change);
+    }
+    for (name, one) in services.iter_mut().filter(|(name, _)| only.is_none_or(|it| it == *name)) {
+        let drift = &mut one.signs.drift;
+        if let Some(record) = store.lists(name).await? {
+            drift.restore(&record.lists);
+        }
+        if let Some(changes) = changes.remove(name) {
+            drift.restore_changes(changes, reported.get(name).copied(), now);
+        }
+    }
+    Ok(())
+}
+
+fn query_since(only: Option<&ServiceName>, span: Duration, now: Timestamp) -> RecordQuery {
+    RecordQuery { service: only.cloned(), ..RecordQuery::all().since(now.saturating_sub(span)) }
 }
 
 /// A service that was left alone for longer than any timetable would leave it, because no monitor

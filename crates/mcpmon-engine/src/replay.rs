@@ -41,6 +41,7 @@ use crate::intake::await_dependencies;
 use crate::judge::Judge;
 use crate::maintain::Windows;
 use crate::needs::{self, Need};
+use crate::records::Records;
 use crate::world::Watched;
 
 /// Rules run before the span that is asked for, so that what fires when it begins is known to fire
@@ -292,16 +293,10 @@ impl<'a> Stage<'a> {
         begin: Timestamp,
         wanted: &BTreeSet<ServiceName>,
     ) -> Result<(), ReplayError> {
-        let mut query = RecordQuery { until: Some(begin), ..RecordQuery::all() };
-        loop {
-            let page = store.changes(&query).await?;
-            for change in page.items {
-                self.happens(&Happening::Change(change), wanted, begin);
-            }
-            query.after = page.next;
-            if query.after.is_none() {
-                break;
-            }
+        let query = RecordQuery { until: Some(begin), ..RecordQuery::all() };
+        let mut changes = Records::new(store, query, |store, query| store.changes(query));
+        while let Some(change) = changes.take_next().await? {
+            self.happens(&Happening::Change(change), wanted, begin);
         }
         for watched in self.cast.values_mut() {
             watched.awaits_recheck = false;
@@ -586,19 +581,14 @@ fn lead_begins(replay: &Replay) -> Timestamp {
 /// The stored changes of lists of a span by service, oldest first.
 async fn list_changes(
     store: &dyn SampleStore,
-    mut query: RecordQuery,
+    query: RecordQuery,
 ) -> Result<HashMap<ServiceName, VecDeque<ListChange>>, StoreError> {
     let mut changes: HashMap<ServiceName, VecDeque<ListChange>> = HashMap::new();
-    loop {
-        let page = store.list_changes(&query).await?;
-        for change in page.items {
-            changes.entry(change.service.clone()).or_default().push_back(change);
-        }
-        query.after = page.next;
-        if query.after.is_none() {
-            return Ok(changes);
-        }
+    let mut stored = Records::new(store, query, |store, query| store.list_changes(query));
+    while let Some(change) = stored.take_next().await? {
+        changes.entry(change.service.clone()).or_default().push_back(change);
     }
+    Ok(changes)
 }
 
 /// When a service that is not watched any more was last known to be.

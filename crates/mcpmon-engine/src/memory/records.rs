@@ -104,7 +104,8 @@ impl<T: Timed> Series<T> {
         self.records.drain(..self.records.len().saturating_sub(count));
     }
 
-    /// The same as [`Series::drop_before`], but the newest record stays: it says how things came to be as they are.
+    /// The same as [`Series::drop_before`], but the newest record stays: it shows how things came to
+    /// be as they are.
     pub(super) fn drop_superseded(&mut self, before: Timestamp) -> u64 {
         let old = self.records.partition_point(|known| known.1.at() < before);
         let old = old.min(self.records.len().saturating_sub(1));

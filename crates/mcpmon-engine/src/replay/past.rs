@@ -7,13 +7,13 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use mcpmon_core::state::{ChangeOrigin, StatusChange};
-use mcpmon_core::store::{CheckRecord, HostRecord, Page, RecordQuery, SampleStore, StoreError};
+use mcpmon_core::store::{CheckRecord, HostRecord, RecordQuery, SampleStore, StoreError};
 use mcpmon_core::{ServiceName, Timestamp};
+
+use crate::records::Records;
 
 /// Something that was seen.
 #[derive(Debug)]
@@ -21,34 +21,6 @@ pub(super) enum Happening {
     Host(HostRecord),
     Check(CheckRecord),
     Change(StatusChange),
-}
-
-type Pages<'s, T> = Pin<Box<dyn Future<Output = Result<Page<T>, StoreError>> + Send + 's>>;
-type Fetch<T> = for<'s> fn(&'s dyn SampleStore, &'s RecordQuery) -> Pages<'s, T>;
-
-/// One kind of record, page after page.
-struct Stream<'a, T> {
-    store: &'a dyn SampleStore,
-    query: RecordQuery,
-    fetch: Fetch<T>,
-    page: VecDeque<T>,
-    is_over: bool,
-}
-
-impl<'a, T> Stream<'a, T> {
-    fn new(store: &'a dyn SampleStore, query: RecordQuery, fetch: Fetch<T>) -> Self {
-        Self { store, query, fetch, page: VecDeque::new(), is_over: false }
-    }
-
-    async fn peek(&mut self) -> Result<Option<&T>, StoreError> {
-        while self.page.is_empty() && !self.is_over {
-            let page = (self.fetch)(self.store, &self.query).await?;
-            self.page = page.items.into();
-            self.is_over = page.next.is_none();
-            self.query.after = page.next;
-        }
-        Ok(self.page.front())
-    }
 }
 
 /// A result is taken in after the tick of its own millisecond: a running monitor, too, evaluates
@@ -126,9 +98,9 @@ impl Ord for Waiting {
 
 /// Everything that was stored of a span.
 pub(super) struct Past<'a> {
-    checks: Stream<'a, CheckRecord>,
-    changes: Stream<'a, StatusChange>,
-    host: Stream<'a, HostRecord>,
+    checks: Records<'a, CheckRecord>,
+    changes: Records<'a, StatusChange>,
+    host: Records<'a, HostRecord>,
     waiting: BinaryHeap<Reverse<Waiting>>,
     /// The span of the last sleep that was read.
     absent: Option<Absence>,
@@ -144,9 +116,9 @@ impl<'a> Past<'a> {
         let changes = query.clone();
         let host = RecordQuery { service: None, ..query };
         Self {
-            checks: Stream::new(store, query, |store, query| store.checks(query)),
-            changes: Stream::new(store, changes, |store, query| store.changes(query)),
-            host: Stream::new(store, host, |store, query| store.host(query)),
+            checks: Records::new(store, query, |store, query| store.checks(query)),
+            changes: Records::new(store, changes, |store, query| store.changes(query)),
+            host: Records::new(store, host, |store, query| store.host(query)),
             waiting: BinaryHeap::new(),
             absent: None,
             without_monitor: VecDeque::new(),
@@ -278,7 +250,7 @@ impl<'a> Past<'a> {
             }
             // A check comes before the change it made.
             if check == Some(next) {
-                let Some(check) = self.checks.page.pop_front() else { return Ok(()) };
+                let Some(check) = self.checks.take_read() else { return Ok(()) };
                 let known_at = self.known_at(next, next.saturating_add(check.total));
                 match self.last.get_mut(&check.service) {
                     Some(last) => *last = (next, known_at),
@@ -286,7 +258,7 @@ impl<'a> Past<'a> {
                 }
                 self.wait(known_at, Happening::Check(check));
             } else if change == Some(next) {
-                let Some(change) = self.changes.page.pop_front() else { return Ok(()) };
+                let Some(change) = self.changes.take_read() else { return Ok(()) };
                 let made_by = self.last.get(&change.service);
                 let made_by = made_by.filter(|(began, known)| (began..=known).contains(&&next));
                 let known_at = match made_by {
@@ -298,7 +270,7 @@ impl<'a> Past<'a> {
                 self.note_absence(&change);
                 self.wait(known_at, Happening::Change(change));
             } else {
-                let Some(sample) = self.host.page.pop_front() else { return Ok(()) };
+                let Some(sample) = self.host.take_read() else { return Ok(()) };
                 let known_at = self.known_at(next, next);
                 self.wait(known_at, Happening::Host(sample));
             }
